@@ -178,7 +178,7 @@ class Journal(Protocol):
         ...
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
-        """The shard's records (outcomes included) with a position greater than ``after``, ascending, at most ``limit``."""
+        """The shard's records (outcomes too) with a position greater than ``after``, ascending, at most ``limit``."""
         ...
 
     async def find_key(self, stream: str, key: str, *, since_us: int) -> Recorded | None:
@@ -214,7 +214,7 @@ class SnapshotStore(Protocol):
     """Snapshots, by stream and sequence."""
 
     async def save_snapshot(self, snapshot: StoredSnapshot, *, keep: int) -> None:
-        """Stores it and deletes all but the stream's ``keep`` newest ones. Never waits in the way of appends for long."""
+        """Stores it and deletes all but the stream's ``keep`` newest ones. Never holds up appends for long."""
         ...
 
     async def load_snapshots(
