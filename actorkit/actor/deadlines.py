@@ -1,0 +1,118 @@
+"""Deadlines of many short waits, swept coarsely.
+
+A timer per call costs more than the call. Here a deadline is a place in a set: time is cut into ticks of 50 ms, each
+tick that anybody waits for has a bucket, and a sweep every tick expires what is left in the buckets that are due. Ending
+in time costs one ``set.discard``. What expires does so within 100 ms after its deadline, never before it, as far as the
+loop runs.
+
+Memory is bounded by what is in flight: empty buckets are dropped when they outnumber the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+__all__ = ["TICK_S", "Deadlines", "Expirable"]
+
+TICK_S: Final = 0.05
+TICKS_PER_S: Final = 20
+
+_SPARE_BUCKETS: Final = 16
+
+
+class Expirable(Protocol):
+    """Something that ends at its deadline unless it was discarded before. Compared by identity."""
+
+    def expire(self) -> None:
+        """The deadline has passed. Called once, from the loop. Must not raise."""
+        ...
+
+
+class Deadlines:
+    """The deadlines of one process, on the loop that runs when it is made. Not for use from other threads."""
+
+    __slots__ = ("_buckets", "_keep", "_loop", "_sweeper", "_swept", "_where")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._buckets: dict[int, set[Expirable]] = {}
+        self._where: dict[Expirable, set[Expirable]] = {}
+        self._swept = 0
+        self._keep = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def add(self, deadline: float, item: Expirable) -> None:
+        """``item.expire()`` is called at ``deadline`` (in ``loop.time()``) or up to 100 ms later, unless discarded.
+
+        An item has one deadline at a time; adding it again replaces the deadline.
+        """
+        self.discard(item)
+        bucket = self.bucket(deadline)
+        bucket.add(item)
+        self._where[item] = bucket
+
+    def discard(self, item: Expirable) -> None:
+        """The item has ended: it will not be expired. Unknown and expired items are ignored."""
+        bucket = self._where.pop(item, None)
+        if bucket is not None:
+            bucket.discard(item)
+
+    def bucket(self, deadline: float) -> set[Expirable]:
+        """The set that is expired at ``deadline``, for callers that add to it at once and keep it for discarding.
+
+        This saves the lookup of ``add`` and ``discard`` where every call counts. Keep it only while your item is in it.
+        """
+        tick = int(deadline * TICKS_PER_S) + 1
+        bucket = self._buckets.get(tick)
+        return self._open(tick) if bucket is None else bucket
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def close(self) -> None:
+        """Stop sweeping; nothing expires any more."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        self._buckets.clear()
+        self._where.clear()
+
+    def _open(self, tick: int) -> set[Expirable]:
+        if self._sweeper is None:
+            self._swept = int(self._loop.time() * TICKS_PER_S)
+            self._arm()
+        elif len(self._buckets) > 2 * self._keep + _SPARE_BUCKETS:
+            self._drop_empty()
+        tick = max(tick, self._swept + 1)
+        return self._buckets.setdefault(tick, set())
+
+    def _arm(self) -> None:
+        self._sweeper = self._loop.call_at((self._swept + 1) / TICKS_PER_S, self._sweep)
+
+    def _sweep(self) -> None:
+        now = int(self._loop.time() * TICKS_PER_S)
+        # Some loops call a little early, by less than their clock's resolution.
+        last, self._swept = self._swept, max(now, self._swept + 1)
+        if self._swept - last <= len(self._buckets):
+            due = [tick for tick in range(last + 1, self._swept + 1) if tick in self._buckets]
+        else:
+            due = sorted(tick for tick in self._buckets if tick <= self._swept)
+        for tick in due:
+            bucket = self._buckets.pop(tick)
+            for item in list(bucket):
+                # Expiring one item may have ended another.
+                if item in bucket:
+                    self._where.pop(item, None)
+                    bucket.discard(item)
+                    item.expire()
+        if not any(self._buckets.values()):
+            self._buckets.clear()
+        if self._buckets:
+            self._arm()
+        else:
+            self._sweeper = None
+
+    def _drop_empty(self) -> None:
+        self._buckets = {tick: bucket for tick, bucket in self._buckets.items() if bucket}
+        self._keep = len(self._buckets)
