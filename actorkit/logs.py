@@ -40,16 +40,12 @@ def turn_fields(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> M
     fields = current.get()
     if fields is None:
         return line
+    pairs: Mapping[str, str]
     if isinstance(fields, LogFields):
-        pairs = (
-            ("actor", fields.actor),
-            ("entity", fields.entity),
-            ("command", fields.command),
-            ("trace", fields.trace),
-        )
+        pairs = {name: getattr(fields, name) for name in LogFields.__slots__}
     else:
-        pairs = tuple(fields.items())
-    for name, value in pairs:
+        pairs = fields
+    for name, value in pairs.items():
         if value:
             line.setdefault(name, value)
     return line
@@ -73,9 +69,15 @@ def configure(*, json: bool = False, level: int | str = logging.INFO, stream: Te
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if json:
-        processors += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=repr)]
+        # Local variables stay out of tracebacks: they may hold anything, secrets included.
+        tracebacks = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
+        processors += [tracebacks, structlog.processors.JSONRenderer(default=repr)]
     else:
-        processors += [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        processors += [
+            structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

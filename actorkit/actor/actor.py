@@ -31,8 +31,8 @@ class Actor(Generic[M]):
                 return self.total
 
     Every method below may be plain or ``async``. A plain one runs inline and must be quick; an ``async`` one runs in a
-    task of its own, and the mailbox waits until it ends. Messages of one sender arrive in the order they were sent, each
-    at most once.
+    task of its own, and the mailbox waits until it ends. Messages of one sender arrive in the order they were sent,
+    each at most once.
 
     All methods of one actor share one ``contextvars`` context: a variable set in a plain handler is still set at the
     next message, one set in an ``async`` handler is not.
@@ -51,8 +51,8 @@ class Actor(Generic[M]):
     def receive(self, message: M) -> object:
         """Handle one message. What it returns answers an ``ask``.
 
-        Raising ``Rejected`` refuses: the asker gets it as it is, and the actor goes on. Any other exception is a failure:
-        the asker gets ``HandlerFailed``, and the parent's supervision decides.
+        Raising ``Rejected`` refuses: the asker gets it as it is, and the actor goes on. Any other exception is a
+        failure: the asker gets ``HandlerFailed``, and the parent's supervision decides.
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no receive")
 

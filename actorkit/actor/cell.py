@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorkit.actor.dead_letters import Reason
 from actorkit.actor.life import Life
@@ -251,7 +251,7 @@ class Cell:
             try:
                 result = receive(message)
                 if type(result) is CoroutineType:
-                    self._begin(item, result)
+                    self._begin(item, cast("Coroutine[Any, Any, Any]", result))
                     return
                 if ask and self.current is not NOTHING:
                     item.bucket.discard(item)
@@ -284,7 +284,7 @@ class Cell:
         self.asleep = not self.ready
         return self.ready
 
-    def _begin(self, item: Any, coroutine: CoroutineType[Any, Any, Any]) -> None:
+    def _begin(self, item: Any, coroutine: Coroutine[Any, Any, Any]) -> None:
         if type(item) is Ask:
             item.running = True
         limit_s = self.runtime.settings.handler_limit_s
@@ -295,13 +295,13 @@ class Cell:
             self._limit = _Limit(task)
             self.runtime.deadlines.add(self.loop.time() + limit_s, self._limit)
 
-    def occupy(self, coroutine: Awaitable[Any], then: Callable[[asyncio.Task[Any]], None]) -> asyncio.Task[Any]:
+    def occupy(
+        self, coroutine: Coroutine[Any, Any, Any], then: Callable[[asyncio.Task[Any]], None]
+    ) -> asyncio.Task[Any]:
         """Run a coroutine of the actor in a task; nothing else of the actor runs until it ends and ``then`` has run.
 
         The caller runs within ``run``, which ends after this.
         """
-        if not isinstance(coroutine, CoroutineType):
-            coroutine = _awaiting(coroutine)
         task = self.loop.create_task(coroutine, name=self.path)
         self.task = task
         self._then = then
@@ -427,7 +427,3 @@ def _is_over(item: Any) -> bool:
 
 def _not_started(message: object) -> object:
     raise AssertionError("a message was handled before its actor had started")
-
-
-async def _awaiting(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable

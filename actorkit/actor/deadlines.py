@@ -1,8 +1,8 @@
 """Deadlines of many short waits, swept coarsely.
 
 A timer per call costs more than the call. Here a deadline is a place in a set: time is cut into ticks of 50 ms, each
-tick that anybody waits for has a bucket, and a sweep every tick expires what is left in the buckets that are due. Ending
-in time costs one ``set.discard``. What expires does so within 100 ms after its deadline, never before it, as far as the
+tick that anybody waits for has a bucket, and a sweep every tick expires what is left in the buckets that are due.
+Ending in time costs one ``set.discard``. What expires does so within 100 ms after its deadline, as far as the
 loop runs.
 
 Memory is bounded by what is in flight: empty buckets are dropped when they outnumber the others.

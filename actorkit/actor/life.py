@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -283,7 +283,7 @@ class Life:
             then(error)
             return
         if inspect.isawaitable(result):
-            self.cell.occupy(result, partial(self._called, then))
+            self.cell.occupy(_awaiting(result), partial(self._called, then))
         else:
             then(None)
 
@@ -303,6 +303,10 @@ class Life:
 
     def _log(self, event: str, error: Exception, **facts: Any) -> None:
         logs.logger(actor=self.cell.path).error(event, error=repr(error), exc_info=error, **facts)
+
+
+async def _awaiting(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _gone(message: object) -> object:

@@ -57,9 +57,9 @@ class ActorRef(Generic[M]):
         """Like ``tell``, but waits up to ``deadline_s`` seconds for room, in the order of arrival.
 
         Returns when the message stands in the mailbox. Raises ``Overloaded`` if there was no room in time or too many
-        wait for it, ``ActorStopped`` if the actor has stopped (then it is a dead letter, too): if it raises one of these,
-        the message was not and will not be handled. Cancelled, it may have got in. Within a turn that holds effects back
-        it returns at once, as ``tell`` does.
+        wait for it, ``ActorStopped`` if the actor has stopped (then it is a dead letter, too): if it raises one of
+        these, the message was not and will not be handled. Cancelled, it may have got in. Within a turn that holds
+        effects back it returns at once, as ``tell`` does.
         """
         turn = current_turn.get()
         if turn is not None and turn.hold(partial(self.cell.put_or_bury, message)):
@@ -71,8 +71,8 @@ class ActorRef(Generic[M]):
 
         Or with one of: ``Rejected`` as the handler raised it; ``HandlerFailed``; ``Overloaded`` (the mailbox was full);
         ``Unavailable`` (surely not executed: the actor has stopped, or the message was still waiting at the deadline);
-        ``OutcomeUnknown`` (its handler was still running at the deadline). Cancelling the future takes a waiting message
-        back, and leaves a running handler alone. Raises ``CallingOutAfterEmit`` within a turn that cannot wait.
+        ``OutcomeUnknown`` (its handler was still running at the deadline). Cancelling the future takes a waiting
+        message back, and leaves a running handler alone. Raises ``CallingOutAfterEmit`` within a turn that cannot wait.
         """
         turn = current_turn.get()
         if turn is not None and type(turn) is not PlainTurn:

@@ -86,9 +86,7 @@ class ActorRuntime:
             self._names += 1
             name = f"${self._names}"
         elif not name or "/" in name or name.startswith("$"):
-            raise ConfigurationError(
-                f"{name!r} is no name for an actor: it has to be not empty, without / and leading $"
-            )
+            raise ConfigurationError(f"{name!r} is no name for an actor: it may not be empty, hold a / or begin with $")
         if name in parent.life.children:
             raise ConfigurationError(f"there is an actor named {name!r} under {under}: choose another name")
         bound = self.settings.mailbox_max if mailbox is None else mailbox
@@ -113,8 +111,8 @@ class ActorRuntime:
         """Stop everything, children before parents, each after the message it is handling.
 
         What has not stopped after ``deadline_s`` seconds is cancelled and logged: its running ask ends with
-        ``OutcomeUnknown``, and its ``stopped`` is not run. Returns within the deadline + 0.1 s of grace for the cancelled
-        handlers. Asks that were waiting end with ``Unavailable``. A second call waits for the same end.
+        ``OutcomeUnknown``, and its ``stopped`` is not run. Returns within the deadline + 0.1 s of grace for the
+        cancelled handlers. Asks that were waiting end with ``Unavailable``. A second call waits for the same end.
         """
         self._closing = True
         root = self._root

@@ -1,7 +1,7 @@
 """Timers of one actor: messages to itself, keyed by name.
 
-A timer that was cancelled or replaced delivers nothing any more, also if it had fired and its message was waiting in the
-mailbox. None survives a restart or a stop of its actor.
+A timer that was cancelled or replaced delivers nothing any more, also if it had fired and its message was waiting in
+the mailbox. None survives a restart or a stop of its actor.
 """
 
 from __future__ import annotations

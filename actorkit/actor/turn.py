@@ -1,8 +1,8 @@
 """The turn: one message being handled by one actor.
 
 While a handler runs, ``current_turn`` says whose. What leaves the actor (messages to others, timers) is offered to the
-turn first: a turn that must not let anything out yet, because the events it depends on are not durable, keeps the effect
-and runs it later. Plain actors let everything out at once.
+turn first: a turn that must not let anything out yet, because the events it depends on are not durable, keeps the
+effect and runs it later. Plain actors let everything out at once.
 """
 
 from __future__ import annotations
