@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import csv
 import gzip
 import io
@@ -16,12 +17,7 @@ __all__ = ["COLUMNS", "compact", "compacted"]
 COLUMNS = ("hotel", "arrival", "lead_days", "nights", "released")
 
 HOTELS = {"Resort Hotel": "resort", "City Hotel": "city"}
-MONTHS = {
-    name: number
-    for number, name in enumerate(
-        "January February March April May June July August September October November December".split(), start=1
-    )
-}
+MONTHS = {name: number for number, name in enumerate(calendar.month_name) if name}
 
 
 def compacted(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
@@ -41,12 +37,12 @@ def compacted(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, ...]]:
 @click.argument("original", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def compact(original: Path) -> None:
     """Reads the published CSV file (plain or gzipped) and writes the compact copy beside this script."""
-    opened = gzip.open(original, "rt", newline="") if original.suffix == ".gz" else original.open(newline="")
+    content = original.read_bytes()
+    rows = csv.DictReader(io.StringIO((gzip.decompress(content) if original.suffix == ".gz" else content).decode()))
     text = io.StringIO()
-    with opened as source:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(compacted(csv.DictReader(source)))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(compacted(rows))
     target = Path(__file__).with_name("hotel_bookings.csv.gz")
     # A fixed time stamp: the same input gives the same bytes.
     target.write_bytes(gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
