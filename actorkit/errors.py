@@ -8,7 +8,9 @@
     │   │   └── IdempotencyKeyReused     the key was used before, with other arguments
     │   ├── Overloaded                   a bounded queue was full: not executed, retry later
     │   ├── Unavailable                  surely not executed
-    │   │   └── HandlerFailed            the handler raised or hung: what it had emitted was discarded
+    │   │   ├── HandlerFailed            the handler raised or hung: what it had emitted was discarded
+    │   │   ├── RecoveryFailed           the entity's state cannot be rebuilt from the journal
+    │   │   └── CallCycle                an entity would wait for itself, through others
     │   └── OutcomeUnknown               it may or may not have happened
     ├── DeclarationError                 a class (actor, event, state) is declared wrongly
     ├── ConfigurationError               a setting or a URL is not usable
@@ -39,6 +41,7 @@ __all__ = [
     "ActorStopped",
     "ActorkitError",
     "AppendUncertain",
+    "CallCycle",
     "CallError",
     "CallingOutAfterEmit",
     "ConfigurationError",
@@ -53,6 +56,7 @@ __all__ = [
     "NamespaceMismatch",
     "OutcomeUnknown",
     "Overloaded",
+    "RecoveryFailed",
     "Rejected",
     "Unavailable",
     "UndecodableEvent",
@@ -86,9 +90,13 @@ class Rejected(CallError):
         class SoldOut(Rejected, code="sold-out"): ...
 
         raise SoldOut("only 2 are left", remaining=2)
+
+    A refusal of a command that carries an idempotency key is journalled, so that a retry gets the same one; with
+    ``remembered=False`` in the class line it is not, and a retry is decided anew.
     """
 
     code: ClassVar[str] = "rejected"
+    remembered: ClassVar[bool] = True
     registry: ClassVar[dict[str, type[Rejected]]] = {}
 
     def __init__(self, reason: str = "", /, **details: Any) -> None:
@@ -96,9 +104,10 @@ class Rejected(CallError):
         self.reason = reason
         self.details: Mapping[str, Any] = details
 
-    def __init_subclass__(cls, *, code: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, code: str | None = None, remembered: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.code = code if code is not None else cls.__name__
+        cls.remembered = remembered
         known = Rejected.registry.get(cls.code)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise DeclarationError(
@@ -125,7 +134,7 @@ class Rejected(CallError):
 Rejected.registry["rejected"] = Rejected
 
 
-class IdempotencyKeyReused(Rejected, code="actorkit.idempotency-key-reused"):
+class IdempotencyKeyReused(Rejected, code="actorkit.idempotency-key-reused", remembered=False):
     """The idempotency key was used before for a call with other arguments; nothing was done."""
 
 
@@ -165,6 +174,21 @@ class HandlerFailed(Unavailable):
     undone. ``__cause__`` is the exception where the handler ran in this process. You will *not* get it for a fault of
     the store or of the network.
     """
+
+    retryable = False
+
+
+class RecoveryFailed(Unavailable):
+    """The entity's state cannot be rebuilt from the journal (``__cause__`` says why), so it takes no calls.
+
+    Other entities are not affected. The next call tries again.
+    """
+
+    retryable = False
+
+
+class CallCycle(Unavailable):
+    """The call would come back to an entity that waits for it (A calls B, which calls A): nobody would ever answer."""
 
     retryable = False
 

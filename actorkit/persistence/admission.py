@@ -1,0 +1,178 @@
+"""Admission (a shell): decides whether a call is run, answered as before, or ended at once.
+
+A repeated command is recognised by its idempotency key, or by its id where the framework itself has sent it again. What
+memory does not hold is looked up in the store; the entity's other calls wait meanwhile, so that order is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from actorkit.errors import IdempotencyKeyReused, JournalError, Overloaded, Unavailable
+from actorkit.persistence.calls import EntityCall, Progress
+from actorkit.persistence.deduplication import CommandMemory, KeyMemory, Remembered
+from actorkit.persistence.gate import Answer
+from actorkit.persistence.records import decode_outcome
+from actorkit.persistence.services import end
+
+if TYPE_CHECKING:
+    from actorkit.persistence.entity import Entity
+
+__all__ = ["Admission"]
+
+Step = Coroutine[Any, Any, None] | None
+"""What is left to be awaited, if anything: most calls need nothing of the kind, and so no task."""
+
+
+class Admission:
+    """The incoming side of one entity."""
+
+    def __init__(self, entity: Entity) -> None:
+        settings = entity.services.settings
+        self._entity = entity
+        self._services = entity.services
+        self._pending_max = settings.pending_max_answers
+        self._window_us = int(settings.keys_window_s * 1e6)
+        self._room: asyncio.Future[None] | None = None
+        self.keys = KeyMemory(in_memory=settings.keys_in_memory, window_us=self._window_us)
+        self.commands = CommandMemory(settings.command_ids_in_memory)
+
+    def forget_all(self) -> None:
+        """The entity's memory is rebuilt: what is remembered here comes from the store again."""
+        self.keys.forget_all()
+        self.commands.clear()
+
+    def admit(self, call: EntityCall) -> Step:
+        entity = self._entity
+        if call.progress is not Progress.QUEUED:
+            return None
+        if entity.lost:
+            self._services.host.give_back([call])
+            return None
+        if entity.broken is not None:
+            end(self._services, call, entity.broken)
+            self._services.host.retire(entity.pid)
+            return None
+        if len(entity.gate) >= self._pending_max:
+            return self._when_there_is_room(call)
+        if call.key is not None:
+            return self._admit_keyed(call, call.key)
+        if call.attempt > 1:
+            return self._admit_repeated(call)
+        return entity.run(call)
+
+    def has_room(self) -> None:
+        """Answers have left the gate."""
+        if self._room is not None and len(self._entity.gate) <= self._pending_max // 2:
+            room, self._room = self._room, None
+            if not room.done():
+                room.set_result(None)
+
+    async def _when_there_is_room(self, call: EntityCall) -> None:
+        self._room = self._services.loop.create_future()
+        await self._room
+        await _rest(self.admit(call))
+
+    # ---------------------------------------------------------------------------------------------------------- keys
+
+    def _admit_keyed(self, call: EntityCall, key: str) -> Step:
+        if not self.keys.loaded:
+            return self._look_up_key(call, key)
+        known = self.keys.find(key, self._entity.now_us())
+        if known is not None:
+            return self._repeat(call, known.outcome)
+        if not self.keys.complete:
+            return self._look_up_key(call, key)
+        return self._run_new_key(call)
+
+    def _run_new_key(self, call: EntityCall) -> Step:
+        if self.keys.count >= self._services.settings.keys_max:
+            return self._count_keys(call)
+        return self._entity.run(call)
+
+    async def _count_keys(self, call: EntityCall) -> None:
+        """The count in memory may be too high, since keys that only the store has grow old unseen."""
+        entity, limit = self._entity, self._services.settings.keys_max
+        pending = sum(answer.call.key is not None for answer in entity.gate.waiting())
+        try:
+            stored = await self._services.store.count_keys(entity.stream, since_us=entity.now_us() - self._window_us)
+        except JournalError as error:
+            self._store_failed(call, error)
+            return
+        self.keys.count = pending + stored
+        if self.keys.count >= limit:
+            full = Overloaded(f"the memory of idempotency keys of {entity.pid}", limit=limit, retry_after_s=60)
+            end(self._services, call, full)
+            return
+        await _rest(entity.run(call))
+
+    async def _look_up_key(self, call: EntityCall, key: str) -> None:
+        """What memory does not hold, the store's index does."""
+        entity, store = self._entity, self._services.store
+        since_us = entity.now_us() - self._window_us
+        try:
+            if not self.keys.loaded:
+                await self._load_keys(since_us)
+            known = self.keys.find(key, entity.now_us())
+            if known is None and not self.keys.complete:
+                record = await store.find_key(entity.stream, key, since_us=since_us)
+                if record is not None and record.outcome is not None:
+                    known = Remembered(record.outcome, record.time_us)
+        except JournalError as error:
+            self._store_failed(call, error)
+            return
+        await _rest(self._repeat(call, known.outcome) if known is not None else self._run_new_key(call))
+
+    async def _load_keys(self, since_us: int) -> None:
+        stream, store = self._entity.stream, self._services.store
+        limit = self._services.settings.keys_in_memory
+        newest = await store.recent_keys(stream, since_us=since_us, limit=limit)
+        count = len(newest) if len(newest) < limit else await store.count_keys(stream, since_us=since_us)
+        remembered = [(r.key, Remembered(r.outcome, r.time_us)) for r in reversed(newest) if r.key and r.outcome]
+        self.keys.load(remembered, count)
+
+    # --------------------------------------------------------------------------------------------------- command ids
+
+    def _admit_repeated(self, call: EntityCall) -> Step:
+        known = self.commands.find(call.command_id)
+        if known is not None:
+            return self._repeat(call, known)
+        return self._look_up_command(call)
+
+    async def _look_up_command(self, call: EntityCall) -> None:
+        """A command that was sent before: a snapshot may have hidden that it was executed."""
+        try:
+            known = await self._entity.settling.find_command(call.command_id)
+        except JournalError as error:
+            self._store_failed(call, error)
+            return
+        await _rest(self._repeat(call, known) if known is not None else self._entity.run(call))
+
+    # ------------------------------------------------------------------------------------------------------- outcome
+
+    def _repeat(self, call: EntityCall, stored: bytes) -> Step:
+        """Answers as the first time."""
+        self._services.counters.deduplicated += 1
+        entity = self._entity
+        outcome = decode_outcome(stored)
+        if call.key is not None and outcome.digest != call.digest:
+            reused = IdempotencyKeyReused(
+                f"the idempotency key {call.key!r} was used before on {entity.pid}, for another call or other "
+                "arguments: use a new key for a new command"
+            )
+            entity.answer_from_memory(Answer(call, None, reused, entity.sequence, from_memory=True))
+            return None
+        rejected = outcome.rejection()
+        reply = None if rejected is not None else call.handler.signature.decode_reply(outcome.reply)
+        entity.answer_from_memory(Answer(call, reply, rejected, entity.sequence, from_memory=True))
+        return None
+
+    def _store_failed(self, call: EntityCall, error: JournalError) -> None:
+        end(self._services, call, Unavailable(str(self._entity.pid), f"the journal cannot be read: {error}"))
+
+
+async def _rest(step: Step) -> None:
+    if step is not None:
+        await step

@@ -1,0 +1,138 @@
+"""Calls: what a method call on a reference becomes, on its way to the entity and back.
+
+``Message`` is the form that travels; ``EntityCall`` is the same call in the process that executes it, with the future
+of its caller. A call knows how far it has come, because that decides how it ends when its deadline passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from actorkit.errors import CallError, OutcomeUnknown, Unavailable
+from actorkit.ids import PersistenceId
+from actorkit.persistence.signatures import Signature
+from actorkit.tracing import Trace
+
+__all__ = ["EntityCall", "Handler", "Kind", "Message", "Progress"]
+
+
+class Kind(Enum):
+    """What a handler may do."""
+
+    COMMAND = "command"
+    """May emit events."""
+    QUERY = "query"
+    """Only reads."""
+
+
+class Handler(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One command or query of an entity type."""
+
+    kind: Kind
+    signature: Signature
+    function: Any
+    is_async: bool
+
+    @property
+    def name(self) -> str:
+        return self.signature.name
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call in the form that travels between processes; every call is one underneath."""
+
+    type: str
+    id: str
+    handler: str
+    arguments: bytes
+    """A MessagePack array, in the order of the handler's parameters."""
+    command_id: str = ""
+    """Given once, however often the message is sent. Empty: the first region that sees it gives it one."""
+    key: str | None = None
+    """The caller's idempotency key."""
+    deadline_s: float | None = None
+    """The time that remains for the call, in seconds; ``None``: the default of the system."""
+    attempt: int = 1
+    """Greater than 1 when the message may have been seen before."""
+    trace: Trace = Trace()
+
+
+class Progress(Enum):
+    """How far a call has come."""
+
+    QUEUED = "queued"
+    """Not begun, or begun and surely undone: nothing of it exists."""
+    RUNNING = "running"
+    """Its handler runs, or what it emitted is on its way to the journal."""
+    ENDED = "ended"
+    """The caller has its answer."""
+
+
+class EntityCall:
+    """One call, its way through the entity, and the future that its caller waits for."""
+
+    __slots__ = (
+        "args",
+        "attempt",
+        "chain",
+        "command_id",
+        "deadline",
+        "digest",
+        "future",
+        "handler",
+        "key",
+        "pid",
+        "progress",
+        "tick",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        pid: PersistenceId,
+        handler: Handler,
+        args: tuple[Any, ...],
+        *,
+        command_id: str,
+        key: str | None,
+        deadline: float,
+        trace: Trace,
+        chain: tuple[PersistenceId, ...],
+        attempt: int,
+        future: asyncio.Future[Any],
+    ) -> None:
+        self.pid = pid
+        self.handler = handler
+        self.args = args
+        self.command_id = command_id
+        self.key = key
+        self.deadline = deadline
+        self.trace = trace
+        self.chain = chain
+        self.attempt = attempt
+        self.future = future
+        self.progress = Progress.QUEUED
+        self.digest = b"" if key is None else handler.signature.digest(args)
+        self.tick = 0
+
+    def reply(self, reply: object) -> None:
+        """Answers the caller; a caller that has gone, or whose deadline has passed, is not answered."""
+        self.progress = Progress.ENDED
+        if not self.future.done():
+            self.future.set_result(reply)
+
+    def fail(self, error: CallError) -> None:
+        self.progress = Progress.ENDED
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def expire(self) -> None:
+        """The deadline has passed: what can be said honestly depends on how far the call has come."""
+        if self.progress is Progress.QUEUED or self.handler.kind is Kind.QUERY:
+            self.fail(Unavailable(str(self.pid), "its deadline passed before it was its turn"))
+        elif not self.future.done():
+            self.future.set_exception(OutcomeUnknown(str(self.pid), "its deadline passed before its outcome was known"))

@@ -1,0 +1,109 @@
+"""What a persistent actor's class declares, checked once and kept ready for use.
+
+The checks run when the class is defined, so that a program with a wrong declaration does not start: an event that no
+method of the state applies, two events of one name, a field or parameter that cannot be encoded, a handler without
+annotations.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Union, get_args, get_origin
+
+from actorkit.errors import DeclarationError
+from actorkit.journal.protocols import Recorded
+from actorkit.persistence.calls import Handler
+from actorkit.persistence.commands import HandlerDeclaration, Published
+from actorkit.persistence.events import Event, EventCodec
+from actorkit.persistence.signatures import Signature
+from actorkit.persistence.state import State, schema_digest
+
+__all__ = ["EntityType", "state_and_events"]
+
+
+class EntityType:
+    """One entity type: its name, its state and events, its handlers."""
+
+    def __init__(
+        self,
+        cls: type[Any],
+        name: str,
+        state: type[State],
+        events: tuple[type[Event], ...],
+        namespace: Mapping[str, Any],
+    ) -> None:
+        if not name or "/" in name:
+            raise DeclarationError(f"{name!r} is no name for an entity type: it must be non-empty and without a slash")
+        self.cls = cls
+        self.name = name
+        self.state = state
+        self.events = frozenset(events)
+        self._check_state(cls, state, events)
+        self.codec = EventCodec(dict.fromkeys((*events, *state.appliers)))
+        self.handlers = _handlers(cls, namespace)
+        self.published = _published(cls)
+        self.schema = schema_digest(state)
+        self._apply: dict[type[Event], Callable[[Any, Any], None]] = dict(state.appliers)
+
+    def _check_state(self, cls: type[Any], state: type[State], events: tuple[type[Event], ...]) -> None:
+        for event in events:
+            if event not in state.appliers:
+                raise DeclarationError(
+                    f"{cls.__qualname__} declares the event {event.__qualname__}, but {state.__qualname__} does not apply "
+                    f"it: give the state a method marked with @applies({event.__name__})"
+                )
+        try:
+            state()
+        except TypeError as error:
+            raise DeclarationError(
+                f"{state.__qualname__} cannot start empty ({error}): give each of its fields a default"
+            ) from error
+
+    def new_state(self) -> Any:
+        return self.state()
+
+    def apply(self, state: Any, event: Any) -> None:
+        self._apply[type(event)](state, event)
+
+    def replay(self, state: Any, recorded: Recorded) -> None:
+        """Applies an event as it was read. Raises ``EventError`` where it cannot be used."""
+        event = self.codec.decode(
+            recorded.type, recorded.version, recorded.payload, stream=recorded.stream, sequence=recorded.sequence
+        )
+        self._apply[type(event)](state, event)
+
+
+def state_and_events(cls: type[Any], base: type[Any]) -> tuple[type[State], tuple[type[Event], ...]] | None:
+    """What the class gives for ``PersistentActor[State, Events]``; ``None`` where that is left open for subclasses."""
+    for candidate in getattr(cls, "__orig_bases__", ()):
+        if get_origin(candidate) is not base:
+            continue
+        state, declared = get_args(candidate)
+        members = get_args(declared) if get_origin(declared) in (Union, types.UnionType) else (declared,)
+        if not (isinstance(state, type) and issubclass(state, State)):
+            return None
+        events: list[type[Event]] = []
+        for member in members:
+            if not (isinstance(member, type) and issubclass(member, Event)):
+                raise DeclarationError(
+                    f"{cls.__qualname__} declares {member!r} as an event, which is no subclass of Event"
+                )
+            events.append(member)
+        return state, tuple(events)
+    return None
+
+
+def _handlers(cls: type[Any], namespace: Mapping[str, Any]) -> dict[str, Handler]:
+    handlers: dict[str, Handler] = {}
+    for name in dir(cls):
+        declared = getattr(cls, name, None)
+        if isinstance(declared, HandlerDeclaration):
+            signature = Signature(cls.__qualname__, declared.function, namespace)
+            handlers[name] = Handler(declared.kind, signature, declared.function, declared.is_async)
+    return handlers
+
+
+def _published(cls: type[Any]) -> dict[str, Published[Any, Any]]:
+    found = {name: getattr(cls, name, None) for name in dir(cls)}
+    return {name: member for name, member in found.items() if isinstance(member, Published)}

@@ -1,0 +1,90 @@
+"""Every command acts once: what an entity remembers of the commands it has executed.
+
+Two memories, both bounded. **Keys** are the callers' idempotency keys, remembered for a time (24 h and a margin); the
+newest are held in memory, all are in the store's index. **Command ids** are given by regions and recognise a command that
+the framework itself sent again; the newest suffice, because such a retry ends with the call's deadline.
+
+Pure: the entity does the reading.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+__all__ = ["CommandMemory", "KeyMemory", "Remembered"]
+
+
+class Remembered(NamedTuple):
+    """The outcome of a command that had a key."""
+
+    outcome: bytes
+    time_us: int
+
+
+class KeyMemory:
+    """The newest keys of one entity. ``complete`` means: a key that is not here is new."""
+
+    def __init__(self, *, in_memory: int, window_us: int) -> None:
+        self._in_memory = in_memory
+        self._window_us = window_us
+        self._newest: OrderedDict[str, Remembered] = OrderedDict()
+        self.loaded = False
+        self.complete = False
+        self.count = 0
+        """How many keys within the window the entity has, in memory or not; may be too high, never too low."""
+
+    def load(self, newest: list[tuple[str, Remembered]], count: int) -> None:
+        """Takes what the store says: its newest keys, oldest first, and how many there are within the window."""
+        self._newest = OrderedDict(newest)
+        self.count = count
+        self.complete = count <= len(newest)
+        self.loaded = True
+
+    def forget_all(self) -> None:
+        """Back to knowing nothing: the store is asked again."""
+        self._newest.clear()
+        self.loaded = self.complete = False
+        self.count = 0
+
+    def find(self, key: str, now_us: int) -> Remembered | None:
+        known = self._newest.get(key)
+        if known is None or known.time_us < now_us - self._window_us:
+            return None
+        return known
+
+    def remember(self, key: str, outcome: bytes, time_us: int) -> None:
+        """Adds the newest key, after dropping what is too old, or too much for memory."""
+        newest = self._newest
+        oldest_us = time_us - self._window_us
+        while newest:
+            first = next(iter(newest))
+            if newest[first].time_us >= oldest_us:
+                break
+            del newest[first]
+            self.count -= 1
+        self.count += 1
+        newest[key] = Remembered(outcome, time_us)
+        newest.move_to_end(key)
+        if len(newest) > self._in_memory:
+            newest.popitem(last=False)
+            self.complete = False
+
+
+class CommandMemory:
+    """The newest command ids of one entity, and how those commands ended."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._newest: OrderedDict[str, bytes] = OrderedDict()
+
+    def find(self, command_id: str) -> bytes | None:
+        return self._newest.get(command_id)
+
+    def remember(self, command_id: str, outcome: bytes) -> None:
+        self._newest[command_id] = outcome
+        if len(self._newest) > self._limit:
+            self._newest.popitem(last=False)
+
+    def clear(self) -> None:
+        self._newest.clear()

@@ -1,0 +1,421 @@
+"""Entity (a shell): runs one persistent actor.
+
+Each call goes through: *admit* (is it a repetition?), *run* (the handler, plain or in a task), *conclude* (its answer
+takes its place at the output gate, its events go to the writer), *release* (the answer leaves). When anything goes wrong
+on the way (an append fails, a handler raises) the memory of the entity is thrown away; ``settling.py`` then finds out
+what is true and goes on from there.
+
+All of it runs on one loop. While a coroutine of the entity runs, the actor's cell gives it no other message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from actorkit import logs
+from actorkit.actor.actor import Actor
+from actorkit.actor.turn import current_turn
+from actorkit.errors import (
+    CallError,
+    DeclarationError,
+    HandlerFailed,
+    JournalError,
+    JournalFailed,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
+from actorkit.ids import PersistenceId
+from actorkit.journal.protocols import Append, Appended, AppendResult, NewEvent
+from actorkit.persistence.actor import EntityContext
+from actorkit.persistence.admission import Admission
+from actorkit.persistence.calls import EntityCall, Handler, Kind, Progress
+from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.events import Event
+from actorkit.persistence.gate import Answer, Gate
+from actorkit.persistence.records import Metadata, encode_metadata, encode_outcome, encode_rejection
+from actorkit.persistence.services import EntityServices, ShardOwnership, end
+from actorkit.persistence.settling import Settling
+from actorkit.persistence.snapshots import SnapshotPolicy, append_digest, encode_snapshot
+from actorkit.persistence.turn import EntityTurn
+
+__all__ = ["Entity"]
+
+_SETTLE = object()
+"""The message by which an entity tells itself to settle; it goes before all waiting calls."""
+
+
+class _TimerFired:
+    __slots__ = ("args", "handler")
+
+    def __init__(self, handler: Handler, args: tuple[Any, ...]) -> None:
+        self.handler = handler
+        self.args = args
+
+
+class _TimeLimit:
+    """The time limit of one running handler."""
+
+    __slots__ = ("exceeded", "task")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.exceeded = False
+
+    def expire(self) -> None:
+        self.exceeded = True
+        self.task.cancel()
+
+
+class Entity(Actor[Any]):
+    """One entity in memory, from the first call until it is passivated."""
+
+    def __init__(
+        self, entity_type: EntityType, pid: PersistenceId, shard: ShardOwnership, services: EntityServices
+    ) -> None:
+        self.entity_type = entity_type
+        self.pid = pid
+        self.stream = str(pid)
+        self.shard = shard
+        self.services = services
+        self.handler_context = EntityContext(self)
+        self.actor = entity_type.cls()
+        self.actor.attach(self)
+        settings = services.settings
+        self.state: Any = entity_type.new_state()
+        self.sequence = 0
+        self.time_us = 0
+        self.gate = Gate()
+        self.admission = Admission(self)
+        self.snapshot_policy = SnapshotPolicy(settings.snapshot_every_events)
+        self.settling = Settling(self)
+        self.broken: CallError | None = None
+        """Why the entity takes no calls: its state could not be rebuilt."""
+        self.lost = False
+        """The shard has another owner: whatever is still in the mailbox goes back to the region."""
+        self.used_tick = 0
+        """The tick of the region's idle clock at which the entity was last called."""
+        self._turn: EntityTurn | None = None
+
+    @property
+    def turn(self) -> EntityTurn:
+        """The turn in progress. Raises ``RuntimeError`` where there is none."""
+        if self._turn is None:
+            raise RuntimeError(f"{self.pid} handles no call now: this may be used in a handler only, before it ends")
+        return self._turn
+
+    @property
+    def idle(self) -> bool:
+        """Whether leaving memory now would lose nothing."""
+        return not self.gate and not self.gate.outstanding and self._turn is None and not self.settling.failed
+
+    # ------------------------------------------------------------------------------------------------ the actor's side
+
+    async def started(self) -> None:
+        await self.settling.recover()
+
+    def receive(self, message: Any) -> Coroutine[Any, Any, None] | None:
+        if type(message) is EntityCall:
+            return self.admission.admit(message)
+        if message is _SETTLE:
+            return self.settling.settle()
+        if type(message) is _TimerFired:
+            call = self.services.host.send_to_self(self.pid, message.handler, message.args)
+            return self.admission.admit(call)
+        raise TypeError(f"{self.pid} got {message!r}, which is no call")
+
+    def stopped(self) -> None:
+        self.abandon("its node is stopping")
+        self.services.host.forget(self.pid, self)
+
+    def restarting(self, error: Exception) -> None:
+        """The shell itself has failed, which is a defect: whoever waits is told what is known."""
+        self.abandon(f"the entity crashed: {error!r}")
+
+    def abandon(self, why: str) -> None:
+        for answer in self.gate.drain():
+            end(self.services, answer.call, OutcomeUnknown(str(self.pid), why))
+
+    # ----------------------------------------------------------------------------------------------------------- run
+
+    def now_us(self) -> int:
+        return max(self.services.clock.wall_us(), self.time_us)
+
+    def run(self, call: EntityCall) -> Coroutine[Any, Any, None] | None:
+        call.progress = Progress.RUNNING
+        handler = call.handler
+        turn = EntityTurn(self.context.path, self.stream, call, self.now_us())
+        self._turn = turn
+        if handler.is_async:
+            return self._run_async(call, turn)
+        outer, fields = current_turn.set(turn), logs.current.set(turn)
+        rejected: Rejected | None = None
+        reply: Any = None
+        error: Exception | None = None
+        try:
+            args, kwargs = handler.signature.split(call.args)
+            reply = handler.function(self.actor, *args, **kwargs)
+        except Rejected as refusal:
+            rejected = refusal
+        except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
+            error = raised
+        finally:
+            current_turn.reset(outer)
+            logs.current.reset(fields)
+        self._conclude(call, turn, reply, rejected, error)
+        return None
+
+    async def _run_async(self, call: EntityCall, turn: EntityTurn) -> None:
+        current_turn.set(turn)
+        logs.current.set(turn)
+        task = asyncio.current_task()
+        assert task is not None
+        limit = _TimeLimit(task)
+        timeout_s = self.services.settings.handler_timeout_s
+        self.services.deadlines.add(self.services.loop.time() + timeout_s, limit)
+        rejected: Rejected | None = None
+        reply: Any = None
+        error: Exception | None = None
+        try:
+            args, kwargs = call.handler.signature.split(call.args)
+            reply = await call.handler.function(self.actor, *args, **kwargs)
+        except Rejected as refusal:
+            rejected = refusal
+        except asyncio.CancelledError:
+            if limit.exceeded:
+                task.uncancel()
+                error = TimeoutError(f"the handler did not end within {timeout_s:g} s and was cancelled")
+            elif task.cancelling():
+                self._cancelled(call, turn)
+                raise
+            else:
+                error = RuntimeError("the handler was cancelled by what it awaited")
+        except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
+            error = raised
+        finally:
+            self.services.deadlines.discard(limit)
+        self._conclude(call, turn, reply, rejected, error)
+
+    def _cancelled(self, call: EntityCall, turn: EntityTurn) -> None:
+        """The node stops without waiting any longer: what the handler emitted is not kept."""
+        turn.over = True
+        self._turn = None
+        self.settling.fail(doubt=False)
+        end(self.services, call, Unavailable(str(self.pid), "its node stopped while the handler was running"))
+
+    def emit(self, events: tuple[Event, ...]) -> None:
+        turn = self.turn
+        if turn.over or turn.call.handler.kind is not Kind.COMMAND:
+            raise RuntimeError(f"{turn.call.handler.signature.where} is no command: only commands emit events")
+        entity_type = self.entity_type
+        for event in events:
+            cls = type(event)
+            if cls not in entity_type.events:
+                raise DeclarationError(
+                    f"{entity_type.cls.__qualname__} emits {cls.__qualname__}, which it does not declare: add it to "
+                    "PersistentActor[State, Events]"
+                )
+            payload, stored = entity_type.codec.encode(event)
+            turn.emitted.append(NewEvent(cls.event_name, cls.event_version, payload))
+            entity_type.apply(self.state, stored)
+            self.sequence += 1
+
+    # ------------------------------------------------------------------------------------------------------ conclude
+
+    def _conclude(
+        self, call: EntityCall, turn: EntityTurn, reply: Any, rejected: Rejected | None, error: Exception | None
+    ) -> None:
+        """The handler has ended: its answer goes to the gate, its events to the writer."""
+        turn.over = True
+        self._turn = None
+        if self.settling.failed:
+            self.settling.undone(call, gone_out=turn.gone_out)
+            return
+        encoded = b""
+        if error is None and rejected is None:
+            signature = call.handler.signature
+            try:
+                if not signature.reply_is_value or turn.emitted or call.key is not None:
+                    encoded = signature.encode_reply(reply)
+                if not signature.reply_is_value:
+                    # The caller must not share anything mutable with the state.
+                    reply = signature.decode_reply(encoded)
+            except Exception as raised:  # noqa: BLE001 - what cannot be encoded is the handler's failure
+                error = raised
+        if error is not None:
+            self._handler_failed(call, error)
+        elif rejected is not None and turn.emitted:
+            self.settling.discard_and_refuse(call, rejected)
+        else:
+            self.answer(call, turn, reply, encoded, rejected)
+
+    def answer(self, call: EntityCall, turn: EntityTurn, reply: Any, encoded: bytes, rejected: Rejected | None) -> None:
+        """Puts the answer at the gate, and what must be stored with it on its way to the journal."""
+        counters = self.services.counters
+        if call.handler.kind is Kind.QUERY:
+            counters.queries += 1
+        elif rejected is None:
+            counters.commands += 1
+        else:
+            counters.rejected += 1
+        remembered = call.key is not None and (rejected is None or rejected.remembered)
+        if not turn.emitted and not remembered:
+            answer = Answer(call, reply, rejected, self.sequence, from_memory=True)
+            if rejected is None:
+                answer.effects = turn.effects
+            self.answer_from_memory(answer)
+            return
+        try:
+            outcome = (
+                encode_outcome(call.digest, encoded) if rejected is None else encode_rejection(call.digest, rejected)
+            )
+        except (TypeError, OverflowError) as error:
+            self._handler_failed(call, error)
+            return
+        answer = Answer(call, reply, rejected, self.sequence, from_memory=False)
+        answer.gone_out = turn.gone_out
+        answer.epoch = self.shard.epoch
+        if rejected is None:
+            answer.effects = turn.effects
+        self._append(answer, turn, outcome)
+
+    def _append(self, answer: Answer, turn: EntityTurn, outcome: bytes) -> None:
+        call, trace = answer.call, answer.call.trace
+        emitted = turn.emitted
+        metadata = Metadata(
+            call.command_id,
+            call.handler.name,
+            trace.correlation or call.command_id,
+            trace.causation,
+            trace.trace_parent,
+        )
+        append = Append(
+            self.shard.shard,
+            answer.epoch,
+            self.stream,
+            self.sequence - len(emitted),
+            tuple(emitted),
+            turn.time_us,
+            encode_metadata(metadata),
+            call.key,
+            outcome,
+        )
+        self.time_us = turn.time_us
+        self.admission.commands.remember(call.command_id, outcome)
+        if call.key is not None:
+            self.admission.keys.remember(call.key, outcome, turn.time_us)
+        if emitted:
+            self._note_state(answer, append)
+        self.gate.hold(answer)
+        try:
+            self.services.writer.submit(append, partial(self._landed, answer))
+        except (Overloaded, JournalError) as error:
+            self._landed(answer, error)
+
+    def _note_state(self, answer: Answer, append: Append) -> None:
+        """What shows the state at this very version is taken now and let out with the answer."""
+        for name, view in self.entity_type.published.items():
+            answer.views.append((name, view.function(self.actor)))
+        if self.snapshot_policy.due(self.sequence):
+            self.snapshot_policy.taken(self.sequence)
+            answer.snapshot = encode_snapshot(
+                self.entity_type, self.stream, self.sequence, self.time_us, append_digest(append), self.state
+            )
+
+    def _handler_failed(self, call: EntityCall, error: Exception) -> None:
+        """What it emitted is discarded, and the memory that it may have touched with it."""
+        self.services.counters.handler_failures += 1
+        failure = HandlerFailed(str(self.pid), f"{call.handler.name} failed with {error!r}; nothing of it was kept")
+        failure.__cause__ = error
+        self.context.log.error("entity.handler_failed", entity=self.stream, handler=call.handler.name, exc_info=error)
+        end(self.services, call, failure)
+        self.settling.fail(doubt=False)
+
+    # ------------------------------------------------------------------------------------------------------- release
+
+    def _landed(self, answer: Answer, result: AppendResult | JournalError | Overloaded) -> None:
+        """What became of an append."""
+        if type(result) is Appended:
+            self.gate.landed(answer)
+            if not self.settling.failed:
+                self.release()
+        else:
+            self.gate.failed(answer, result)
+            if isinstance(result, JournalFailed):
+                self.services.fatal(result)
+            self.settling.fail(doubt=not isinstance(result, Overloaded))
+        self.settling.landed()
+
+    def answer_from_memory(self, answer: Answer) -> None:
+        if not self.gate and not self.settling.failed:
+            self.leave_from_memory(answer)
+            return
+        self.gate.hold(answer)
+
+    def release(self) -> None:
+        """Lets out what is durable."""
+        for answer in self.gate.leaving():
+            if answer.from_memory:
+                self.leave_from_memory(answer)
+            else:
+                self.leave_now(answer)
+        self.admission.has_room()
+
+    def leave_from_memory(self, answer: Answer) -> None:
+        """An answer that rests on memory leaves under a valid lease, or once the store has confirmed the ownership."""
+        if self.shard.lease_is_valid():
+            self.leave_now(answer)
+        else:
+            self.shard.confirm(partial(self._confirmed, answer))
+
+    def _confirmed(self, answer: Answer, still_owner: bool) -> None:
+        if still_owner:
+            self.leave_now(answer)
+        elif answer.call.progress is not Progress.ENDED:
+            answer.call.progress = Progress.QUEUED
+            self.services.host.give_back([answer.call])
+
+    def leave_now(self, answer: Answer) -> None:
+        services = self.services
+        for effect in answer.effects:
+            try:
+                effect()
+            except Exception as error:
+                services.counters.effects_failed += 1
+                self.context.log.error("entity.effect_failed", entity=self.stream, exc_info=error)
+        for name, value in answer.views:
+            services.publish(self.pid.type, name, self.pid.id, answer.sequence, value)
+        if answer.snapshot is not None:
+            services.save_snapshot(answer.snapshot)
+        call = answer.call
+        services.deadlines.discard(call)
+        if answer.rejected is not None:
+            call.fail(answer.rejected)
+        else:
+            call.reply(answer.reply)
+
+    # -------------------------------------------------------------------------------------------------------- timers
+
+    def start_timer(
+        self, name: str, after_s: float, handler: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, repeat: bool
+    ) -> None:
+        declared = self.entity_type.handlers[handler]
+        message = _TimerFired(declared, declared.signature.bind(args, kwargs))
+        timers = self.context.timers
+        (timers.every if repeat else timers.once)(name, after_s, message)
+
+    def cancel_timer(self, name: str) -> None:
+        self.context.timers.cancel(name)
+
+    def leave(self, calls: list[EntityCall]) -> None:
+        """The shard has another owner: this activation ends, and its calls are routed anew."""
+        self.lost = True
+        self.services.host.give_back(calls)
+        self.services.host.retire(self.pid)
+
+    def settle_soon(self) -> None:
+        self.context.requeue([_SETTLE])

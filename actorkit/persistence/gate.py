@@ -1,0 +1,112 @@
+"""The output gate: nothing leaves before what it depends on is durable.
+
+Commands run one after the other without waiting for the disk; what they answer stands in line here. An answer with an
+append of its own may leave when that append is durable; one that rests on memory (a query, a refusal, a no-op) when
+everything before it is. Since appends of one entity land in order, the line is a plain queue whose head leaves when it is
+durable. (Compare the "output commit" problem in Elnozahy et al., "A Survey of Rollback-Recovery Protocols", 2002, and
+"externally synchronous" I/O in Nightingale et al., "Rethink the Sync", 2006.)
+
+Pure: the entity tells it what has landed, and delivers what it gives out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from actorkit.errors import JournalError, Overloaded, Rejected
+from actorkit.journal.protocols import AppendResult, StoredSnapshot
+from actorkit.persistence.calls import EntityCall
+
+__all__ = ["Answer", "Gate"]
+
+Effect = Callable[[], None]
+
+
+class Answer:
+    """What a call that has been handled gives out, once it may."""
+
+    __slots__ = (
+        "call",
+        "durable",
+        "effects",
+        "epoch",
+        "failure",
+        "from_memory",
+        "gone_out",
+        "rejected",
+        "reply",
+        "sequence",
+        "snapshot",
+        "views",
+    )
+
+    def __init__(
+        self, call: EntityCall, reply: Any, rejected: Rejected | None, sequence: int, *, from_memory: bool
+    ) -> None:
+        self.call = call
+        self.reply = reply
+        self.rejected = rejected
+        self.sequence = sequence
+        """The entity's sequence that the answer has seen."""
+        self.from_memory = from_memory
+        """It has no append of its own, so it needs a valid lease as well."""
+        self.durable = from_memory
+        self.failure: AppendResult | JournalError | Overloaded | None = None
+        self.effects: list[Effect] = []
+        self.views: list[tuple[str, Any]] = []
+        self.snapshot: StoredSnapshot | None = None
+        self.epoch = 0
+        """The epoch under which its append was sent."""
+        self.gone_out = False
+        """Its handler has asked somebody whose own deduplication does not cover a second run."""
+
+
+class Gate:
+    """The answers of one entity that wait, in the order in which their calls were handled."""
+
+    __slots__ = ("_waiting", "committed", "outstanding")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Answer] = deque()
+        self.outstanding = 0
+        """Appends on their way to the journal."""
+        self.committed = 0
+        """The entity's sequence as far as it is known to be durable."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def hold(self, answer: Answer) -> None:
+        """Takes an answer into the line; one with an append of its own counts as outstanding from now on."""
+        self._waiting.append(answer)
+        if not answer.from_memory:
+            self.outstanding += 1
+
+    def landed(self, answer: Answer) -> None:
+        """The answer's append is durable."""
+        self.outstanding -= 1
+        answer.durable = True
+        self.committed = max(self.committed, answer.sequence)
+
+    def failed(self, answer: Answer, failure: AppendResult | JournalError | Overloaded) -> None:
+        """The answer's append was not stored, or may not have been: neither it nor any later answer leaves now."""
+        self.outstanding -= 1
+        answer.failure = failure
+
+    def waiting(self) -> Iterator[Answer]:
+        """What waits, in order."""
+        return iter(self._waiting)
+
+    def leaving(self) -> Iterator[Answer]:
+        """Takes out what may leave now, in order."""
+        waiting = self._waiting
+        while waiting and waiting[0].durable:
+            yield waiting.popleft()
+
+    def drain(self) -> list[Answer]:
+        """Takes out everything, for it to be settled otherwise."""
+        answers = list(self._waiting)
+        self._waiting.clear()
+        return answers

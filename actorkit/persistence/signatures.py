@@ -1,0 +1,149 @@
+"""The signature of a handler as data: what its arguments and its reply are, and how they travel.
+
+Arguments become a MessagePack array in the order of the parameters, with defaults filled in, so that equal calls have
+equal bytes (and so equal digests). Decoding validates them against the annotations.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+import msgspec
+
+from actorkit.errors import DeclarationError
+
+__all__ = ["Signature"]
+
+_IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID})
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature:
+    """Parameters and reply of one handler. Raises ``DeclarationError`` where they are not declared or not encodable."""
+
+    def __init__(self, owner: str, function: Callable[..., Any], namespace: Mapping[str, Any]) -> None:
+        self.name = function.__name__
+        self.where = f"{owner}.{self.name}"
+        hints = self._hints(function, namespace)
+        if "return" not in hints:
+            raise DeclarationError(f"{self.where} does not say what it returns: annotate it (-> None for nothing)")
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        fields: list[Any] = []
+        self.required = 0
+        for parameter in parameters:
+            if parameter.kind not in _POSITIONAL and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise DeclarationError(
+                    f"{self.where} takes *{parameter.name}: name its parameters, since they are stored"
+                )
+            if parameter.name not in hints:
+                raise DeclarationError(f"the parameter {parameter.name!r} of {self.where} has no type: annotate it")
+            if parameter.default is inspect.Parameter.empty:
+                self.required += 1
+                fields.append((parameter.name, hints[parameter.name]))
+            else:
+                default = msgspec.field(default_factory=partial(_same, parameter.default))
+                fields.append((parameter.name, hints[parameter.name], default))
+        self.positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
+        self.keyword_only = tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        self.returns = _reply_type(hints["return"])
+        try:
+            self._struct = msgspec.defstruct(
+                f"{self.name}_arguments", fields, array_like=True, forbid_unknown_fields=True
+            )
+            self._decoder = msgspec.msgpack.Decoder(self._struct)
+            self._reply_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self.returns)
+        except (TypeError, NameError) as error:
+            raise DeclarationError(f"{self.where} cannot travel in a message: {error}") from error
+        self._encoder = msgspec.msgpack.Encoder()
+        self.arguments_are_values = not self.keyword_only and all(_is_value(hints[p.name]) for p in parameters)
+        self.reply_is_value = _is_value(self.returns)
+
+    def _hints(self, function: Callable[..., Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return get_type_hints(function, localns=dict(namespace), include_extras=True)
+        except NameError as error:
+            raise DeclarationError(
+                f"an annotation of {self.where} cannot be resolved: {error}; types of handlers must be importable where "
+                "the actor class is defined"
+            ) from error
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments in the parameters' order, defaults filled in, sharing nothing mutable with the caller.
+
+        Raises ``TypeError`` where the call does not fit the signature, as a plain call would.
+        """
+        if not kwargs and self.arguments_are_values and len(args) == self.positional:
+            return args
+        if len(args) > self.positional:
+            raise TypeError(f"{self.where} takes at most {self.positional} positional arguments, not {len(args)}")
+        try:
+            bound = self._struct(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.where}: {error}") from None
+        if not self.arguments_are_values:
+            try:
+                bound = self._decoder.decode(self._encoder.encode(bound))
+            except (msgspec.MsgspecError, TypeError, OverflowError) as error:
+                raise TypeError(f"{self.where}: {error}") from error
+        return msgspec.structs.astuple(bound)
+
+    def encode(self, bound: tuple[Any, ...]) -> bytes:
+        return self._encoder.encode(bound)
+
+    def decode(self, arguments: bytes) -> tuple[Any, ...]:
+        """Raises ``TypeError`` where the bytes do not fit the signature."""
+        try:
+            return msgspec.structs.astuple(self._decoder.decode(arguments))
+        except msgspec.MsgspecError as error:
+            raise TypeError(f"{self.where}: {error}") from error
+
+    def digest(self, bound: tuple[Any, ...]) -> bytes:
+        """Tells calls with other arguments (or of another handler) apart."""
+        return blake2b(self.name.encode() + b"\0" + self.encode(bound), digest_size=16).digest()
+
+    def encode_reply(self, reply: object) -> bytes:
+        """Raises ``TypeError`` where the reply cannot be encoded."""
+        return self._encoder.encode(reply)
+
+    def decode_reply(self, reply: bytes) -> Any:
+        return self._reply_decoder.decode(reply)
+
+    def split(self, bound: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword-only arguments, for the call of the function itself."""
+        return bound[: self.positional], dict(zip(self.keyword_only, bound[self.positional :], strict=True))
+
+
+def _same(default: object) -> object:
+    return default
+
+
+def _reply_type(annotation: Any) -> Any:
+    """The awaited type where the handler is declared as returning a coroutine."""
+    if get_origin(annotation) is Coroutine:
+        return get_args(annotation)[2]
+    return annotation
+
+
+def _is_value(declared: Any) -> bool:
+    """Whether values of this type are immutable throughout, so that both sides may hold the same object."""
+    if declared in _IMMUTABLE:
+        return True
+    origin, arguments = get_origin(declared), get_args(declared)
+    if origin in (Union, types.UnionType, tuple, frozenset):
+        return all(argument is Ellipsis or _is_value(argument) for argument in arguments)
+    if not isinstance(declared, type):
+        return False
+    if issubclass(declared, enum.Enum):
+        return True
+    if issubclass(declared, msgspec.Struct) and declared.__struct_config__.frozen:
+        return all(_is_value(field.type) for field in msgspec.structs.fields(declared))
+    return False

@@ -1,0 +1,55 @@
+"""The turn of a persistent actor: what one call has done so far, and has not let out yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actorkit.errors import CallingOutAfterEmit
+from actorkit.journal.protocols import NewEvent
+from actorkit.logs import LogFields
+from actorkit.persistence.calls import EntityCall
+
+__all__ = ["EntityTurn"]
+
+
+class EntityTurn(LogFields):
+    """One call being handled. It is also the fields of every log line that the handler writes."""
+
+    __slots__ = ("call", "calls_made", "effects", "emitted", "gone_out", "over", "time_us")
+
+    def __init__(self, path: str, stream: str, call: EntityCall, time_us: int) -> None:
+        super().__init__(path, stream, call.command_id, call.trace.trace_parent or call.trace.correlation)
+        self.call = call
+        self.time_us = time_us
+        """The time of this turn and of all its events."""
+        self.emitted: list[NewEvent] = []
+        self.effects: list[Callable[[], None]] = []
+        self.calls_made = 0
+        self.gone_out = False
+        self.over = False
+
+    @property
+    def path(self) -> str:
+        return self.actor
+
+    def hold(self, effect: Callable[[], None]) -> bool:
+        """Messages to others and timers wait at the output gate with the answer of the call that they come from."""
+        if self.over:
+            return False
+        self.effects.append(effect)
+        return True
+
+    def before_ask(self, target: str) -> None:
+        """A plain actor is asked, which may act on it at once and again when the handler runs again."""
+        if self.over:
+            return
+        if self.emitted:
+            raise CallingOutAfterEmit(target)
+        self.gone_out = True
+
+    def next_call_id(self, target: str) -> str:
+        """The id of the next call to another entity: the same when this handler runs again."""
+        if self.emitted:
+            raise CallingOutAfterEmit(target)
+        self.calls_made += 1
+        return f"{self.call.command_id}/{self.calls_made}"
