@@ -59,9 +59,9 @@ class Cell:
         "_stash",
         "_then",
         "asleep",
-        "bucket_at",
         "capacity",
         "current",
+        "deadlines",
         "has_expired",
         "life",
         "loop",
@@ -90,7 +90,7 @@ class Cell:
         self.path = path
         self.parent = parent
         self.loop = runtime.loop
-        self.bucket_at = runtime.deadlines.bucket
+        self.deadlines = runtime.deadlines
         self.mailbox: deque[Any] = deque()
         self.capacity = capacity
         """-1 once it is stopping: the one comparison of the hot path then covers that, too."""
@@ -293,7 +293,7 @@ class Cell:
         task = self.occupy(coroutine, self._ended)
         if limit_s is not None:
             self._limit = _Limit(task)
-            self.runtime.deadlines.add(self.loop.time() + limit_s, self._limit)
+            self.deadlines.add(self.loop.time() + limit_s, self._limit)
 
     def occupy(
         self, coroutine: Coroutine[Any, Any, Any], then: Callable[[asyncio.Task[Any]], None]
@@ -323,7 +323,7 @@ class Cell:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         limit, self._limit = self._limit, None
         if limit is not None:
-            self.runtime.deadlines.discard(limit)
+            self.deadlines.discard(limit)
         item = self.current
         if task.cancelled():
             overran = limit is not None and limit.exceeded
@@ -388,7 +388,7 @@ class Cell:
         if type(item) is Ask:
             item.fail(OutcomeUnknown(self.path, why))
         if self._limit is not None:
-            self.runtime.deadlines.discard(self._limit)
+            self.deadlines.discard(self._limit)
         task.cancel()
 
     def end(self, item: Any, why: str) -> None:

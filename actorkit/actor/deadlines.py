@@ -5,12 +5,16 @@ tick that anybody waits for has a bucket, and a sweep every tick expires what is
 Ending in time costs one ``set.discard``. What expires does so within 100 ms after its deadline, as far as the
 loop runs.
 
+Most waits are of the same few lengths. All waits of one length that begin within one tick share a bucket, so the hot
+path is a look into ``recent``, without reading the clock.
+
 Memory is bounded by what is in flight: empty buckets are dropped when they outnumber the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+from math import ceil
 from typing import Final, Protocol
 
 __all__ = ["TICK_S", "Deadlines", "Expirable"]
@@ -19,6 +23,7 @@ TICK_S: Final = 0.05
 TICKS_PER_S: Final = 20
 
 _SPARE_BUCKETS: Final = 16
+_RECENT_MAX: Final = 64
 
 
 class Expirable(Protocol):
@@ -32,7 +37,7 @@ class Expirable(Protocol):
 class Deadlines:
     """The deadlines of one process, on the loop that runs when it is made. Not for use from other threads."""
 
-    __slots__ = ("_buckets", "_keep", "_loop", "_sweeper", "_swept", "_where")
+    __slots__ = ("_buckets", "_keep", "_loop", "_sweeper", "_swept", "_where", "recent")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -41,6 +46,8 @@ class Deadlines:
         self._swept = 0
         self._keep = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self.recent: dict[float, set[Expirable]] = {}
+        """What ``within`` returned since the last sweep, by its argument: look here first, where every call counts."""
 
     def add(self, deadline: float, item: Expirable) -> None:
         """``item.expire()`` is called at ``deadline`` (in ``loop.time()``) or up to 100 ms later, unless discarded.
@@ -48,7 +55,7 @@ class Deadlines:
         An item has one deadline at a time; adding it again replaces the deadline.
         """
         self.discard(item)
-        bucket = self.bucket(deadline)
+        bucket = self._bucket(int(deadline * TICKS_PER_S) + 1)
         bucket.add(item)
         self._where[item] = bucket
 
@@ -58,14 +65,16 @@ class Deadlines:
         if bucket is not None:
             bucket.discard(item)
 
-    def bucket(self, deadline: float) -> set[Expirable]:
-        """The set that is expired at ``deadline``, for callers that add to it at once and keep it for discarding.
+    def within(self, delay_s: float) -> set[Expirable]:
+        """The set that is expired ``delay_s`` seconds from now, for callers that add to it themselves, at once.
 
-        This saves the lookup of ``add`` and ``discard`` where every call counts. Keep it only while your item is in it.
+        They discard from it themselves, too, and keep it only while their item is in it.
         """
-        tick = int(deadline * TICKS_PER_S) + 1
-        bucket = self._buckets.get(tick)
-        return self._open(tick) if bucket is None else bucket
+        # Counted from the end of this tick: another wait may find the bucket in ``recent`` just before it.
+        bucket = self._bucket(int(self._loop.time() * TICKS_PER_S) + 1 + ceil(delay_s * TICKS_PER_S))
+        if len(self.recent) < _RECENT_MAX:
+            self.recent[delay_s] = bucket
+        return bucket
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -77,6 +86,11 @@ class Deadlines:
             self._sweeper = None
         self._buckets.clear()
         self._where.clear()
+        self.recent.clear()
+
+    def _bucket(self, tick: int) -> set[Expirable]:
+        bucket = self._buckets.get(tick)
+        return self._open(tick) if bucket is None else bucket
 
     def _open(self, tick: int) -> set[Expirable]:
         if self._sweeper is None:
@@ -91,6 +105,7 @@ class Deadlines:
         self._sweeper = self._loop.call_at((self._swept + 1) / TICKS_PER_S, self._sweep)
 
     def _sweep(self) -> None:
+        self.recent.clear()
         now = int(self._loop.time() * TICKS_PER_S)
         # Some loops call a little early, by less than their clock's resolution.
         last, self._swept = self._swept, max(now, self._swept + 1)
@@ -114,5 +129,6 @@ class Deadlines:
             self._sweeper = None
 
     def _drop_empty(self) -> None:
+        self.recent.clear()
         self._buckets = {tick: bucket for tick, bucket in self._buckets.items() if bucket}
         self._keep = len(self._buckets)

@@ -84,7 +84,9 @@ class ActorRef(Generic[M]):
         if len(mailbox) >= cell.capacity and (refusal := cell.refusal()) is not None:
             future.set_exception(refusal)
             return future
-        bucket = cell.bucket_at(loop.time() + deadline_s)
+        bucket = cell.deadlines.recent.get(deadline_s)
+        if bucket is None:
+            bucket = cell.deadlines.within(deadline_s)
         ask = Ask(message, future, cell, bucket)
         bucket.add(ask)
         mailbox.append(ask)
