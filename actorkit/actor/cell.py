@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from actorkit.actor.dead_letters import Reason
 from actorkit.actor.life import Life
-from actorkit.actor.mailbox import Ask, StashFull
+from actorkit.actor.mailbox import Ask
 from actorkit.actor.ref import ActorRef
+from actorkit.actor.senders import Senders
+from actorkit.actor.stash import Stash, StashFull
 from actorkit.actor.timers import Timer
 from actorkit.errors import ActorStopped, CallError, HandlerFailed, OutcomeUnknown, Overloaded, Rejected, Unavailable
 from actorkit.ids import ActorPath
@@ -108,8 +110,8 @@ class Cell:
         self.variables: Context = runtime.variables.copy()
         self._then: Callable[[asyncio.Task[Any]], None] | None = None
         self._limit: _Limit | None = None
-        self._stash: deque[Any] = deque()
-        self._senders: deque[tuple[asyncio.Future[None], Any]] = deque()
+        self._stash = Stash(runtime.settings.stash_max, path)
+        self._senders = Senders(self.loop, runtime.settings.senders_max, path)
         self.ref: ActorRef[Any] = ActorRef(self)
         self.life = Life(self, factory)
 
@@ -164,25 +166,12 @@ class Cell:
         if self.capacity < 0:
             self.bury(message, Reason.STOPPED)
             raise ActorStopped(self.path)
-        if len(self._senders) >= self.runtime.settings.senders_max:
-            raise Overloaded(f"the line of senders to {self.path}", limit=self.runtime.settings.senders_max)
-        room: asyncio.Future[None] = self.loop.create_future()
-        entry = (room, message)
-        self._senders.append(entry)
         try:
-            async with asyncio.timeout(deadline_s):
-                await room
-        except BaseException as error:
-            if room.done() and not room.cancelled() and room.exception() is None:
-                # The message got in just before that.
-                if isinstance(error, TimeoutError):
-                    return
-                raise
-            if entry in self._senders:
-                self._senders.remove(entry)
-            if isinstance(error, TimeoutError):
-                raise Overloaded(f"the mailbox of {self.path}", limit=self.capacity) from None
-            raise
+            admitted = await self._senders.wait(message, deadline_s)
+        except TimeoutError:
+            raise Overloaded(f"the mailbox of {self.path}", limit=self.capacity) from None
+        if not admitted:
+            raise ActorStopped(self.path)
 
     def fired(self, timer: Timer) -> None:
         """A timer's message goes in beyond the bound: there is at most one for each timer."""
@@ -207,18 +196,16 @@ class Cell:
         """What ``ActorContext.stash`` promises."""
         if self.current is NOTHING:
             raise RuntimeError(f"{self.path} handles no message that could be put aside")
-        if len(self._stash) >= self.runtime.settings.stash_max:
-            raise StashFull(f"the stash of {self.path}", limit=self.runtime.settings.stash_max)
+        self._stash.add(self.current)
         if type(self.current) is Ask:
             self.current.running = False
-        self._stash.append(self.current)
         self.current = NOTHING
 
     def unstash_all(self) -> None:
         """To the front, in their order."""
-        if self._stash:
-            self.mailbox.extendleft(reversed(self._stash))
-            self._stash.clear()
+        items = self._stash.take_all()
+        if items:
+            self.mailbox.extendleft(reversed(items))
             self.wake()
 
     # ---------------------------------------------------------------------------------------------------- turns
@@ -268,7 +255,7 @@ class Cell:
                 receive = self.receive
         self.current = NOTHING
         if self._senders:
-            self._admit()
+            self._senders.admit(self.mailbox, self.capacity)
         if mailbox:
             self.loop.call_soon(self.run, context=self.variables)
         else:
@@ -289,7 +276,7 @@ class Cell:
             item.running = True
         limit_s = self.runtime.settings.handler_limit_s
         if self._senders:
-            self._admit()
+            self._senders.admit(self.mailbox, self.capacity)
         task = self.occupy(coroutine, self._ended)
         if limit_s is not None:
             self._limit = _Limit(task)
@@ -366,16 +353,12 @@ class Cell:
         """Take nothing more in, and end what is waiting: asks as not executed, messages as dead letters."""
         self.capacity = -1
         self.ready = False
-        waiting = [*self._stash, *self.mailbox]
-        self._stash.clear()
+        waiting = [*self._stash.take_all(), *self.mailbox]
         self.mailbox.clear()
         for item in waiting:
             self.end(item, why)
-        for room, message in self._senders:
-            if not room.done():
-                self.bury(message, Reason.STOPPED)
-                room.set_exception(ActorStopped(self.path))
-        self._senders.clear()
+        for message in self._senders.close():
+            self.bury(message, Reason.STOPPED)
 
     def abort(self, why: str) -> None:
         """As ``close``, and cancel what is running; its outcome does not matter any more."""
@@ -401,16 +384,6 @@ class Cell:
     def bury(self, message: object, reason: Reason) -> None:
         """Record a dead letter."""
         self.runtime.dead_letters.record(self.path, message, reason)
-
-    # ----------------------------------------------------------------------------------------------------- room
-
-    def _admit(self) -> None:
-        """Let waiting senders in, as far as there is room."""
-        while self._senders and len(self.mailbox) < self.capacity:
-            room, message = self._senders.popleft()
-            if not room.done():
-                self.mailbox.append(message)
-                room.set_result(None)
 
     def _drop_expired(self) -> None:
         self.has_expired = False

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actorkit.errors import OutcomeUnknown, Overloaded, Unavailable
+from actorkit.errors import OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
     from actorkit.actor.cell import Cell
 
-__all__ = ["Ask", "StashFull"]
+__all__ = ["Ask"]
 
 
 class Ask(msgspec.Struct, eq=False):
@@ -48,10 +48,3 @@ class Ask(msgspec.Struct, eq=False):
         if not self.future.done():
             self.future.set_result(result)
         self.bucket.discard(self)
-
-
-class StashFull(Overloaded):
-    """The actor has put aside as many messages as it may; this one was not handled.
-
-    Let it pass out of the handler: the asker gets it, a told message becomes a dead letter, and the actor goes on.
-    """

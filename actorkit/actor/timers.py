@@ -88,6 +88,10 @@ class Timers:
         """Whether the timer of that name may still deliver."""
         return name in self._timers
 
+    def __len__(self) -> int:
+        """How many timers may still deliver."""
+        return len(self._timers)
+
     def close(self) -> None:
         """End all of them; none can be set any more. For the runtime."""
         self._closed = True
