@@ -1,0 +1,39 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def output_of(block: str, directory: Path) -> dict[str, str]:
+    """What a script printed, as ``name: value`` lines."""
+    script = directory / "readme.py"
+    script.write_text(block)
+    done = subprocess.run([sys.executable, script], cwd=directory, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+
+
+def test_the_hello_world_runs_as_written_and_remembers(tmp_path: Path) -> None:
+    [block] = PYTHON_BLOCKS
+    first, second, third = (output_of(block, tmp_path) for _ in range(3))
+    assert (first["free"], second["free"], third["free"]) == ("4", "1", "1")
+    assert first["reserved"] != second["reserved"]
+    assert third["refused"] == "sold out"
+    assert first["keyed"] == second["keyed"] == third["keyed"]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))])
+def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
+    text = (PROJECT / page).read_text()
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if not target.startswith("http")]
+    assert [target for target in targets if not (PROJECT / page).parent.joinpath(target).exists()] == []
