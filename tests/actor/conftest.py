@@ -1,0 +1,76 @@
+"""A loop on virtual time: waiting costs nothing, and a test that would wait for ever fails at once."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import uvloop
+
+from actorkit.actor import Actor, ActorRuntime
+from actorkit.clock import SystemClock
+
+
+class JumpingSelector(selectors.SelectSelector):
+    """Never blocks: the loop's clock jumps by what it would have waited."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            raise AssertionError("nothing is scheduled any more: the test waits for what will never happen")
+        self.loop.now_s += max(timeout, 0.0)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        selector = JumpingSelector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.path.name == "test_real_loops.py":
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"virtual": VirtualLoop}
+
+
+class EvenRandomness:
+    """Jitter of exactly nothing."""
+
+    def token(self, size_bytes: int) -> bytes:
+        return bytes(size_bytes)
+
+    def uniform(self) -> float:
+        return 0.5
+
+
+class Recorder(Actor[Any]):
+    """Keeps what it is sent; a function as a message is called with the actor, and its result is the answer."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def receive(self, message: Any) -> object:
+        if callable(message):
+            return message(self)
+        self.seen.append(message)
+        return message
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[ActorRuntime]:
+    runtime = ActorRuntime(clock=SystemClock(), randomness=EvenRandomness())
+    yield runtime
+    await runtime.shutdown(5.0)
