@@ -1,0 +1,63 @@
+"""actorkit: durable actors for Python.
+
+A line of this list imports only from lines below it, and siblings (``|``) never from each other::
+
+    testing                      (nothing in actorkit imports it)
+    cli → node → config
+    gateway
+    sharding | projection | readmodel
+    cluster
+    persistence | remoting
+    actor | wire | journal
+    errors ids clock tracing logs
+"""
+
+from actorkit.actor.actor import Actor
+from actorkit.actor.ref import ActorRef
+from actorkit.config import SystemSettings
+from actorkit.errors import (
+    ActorkitError,
+    CallError,
+    HandlerFailed,
+    IdempotencyKeyReused,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
+from actorkit.node import ActorSystem, run
+from actorkit.persistence.actor import PersistentActor
+from actorkit.persistence.calls import Message
+from actorkit.persistence.commands import command, published, query
+from actorkit.persistence.events import Event, field, upcasts
+from actorkit.persistence.past import Past
+from actorkit.persistence.state import State, applies
+from actorkit.readmodel.view import View
+
+__all__ = [
+    "Actor",
+    "ActorRef",
+    "ActorSystem",
+    "ActorkitError",
+    "CallError",
+    "Event",
+    "HandlerFailed",
+    "IdempotencyKeyReused",
+    "Message",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Past",
+    "PersistentActor",
+    "Rejected",
+    "State",
+    "SystemSettings",
+    "Unavailable",
+    "View",
+    "applies",
+    "command",
+    "field",
+    "published",
+    "query",
+    "run",
+    "upcasts",
+]

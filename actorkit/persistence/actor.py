@@ -71,8 +71,8 @@ class EntityContext:
     ) -> None:
         """Calls the entity's own ``handler`` after ``delay_s`` seconds, as in ``once("expire", 60, Pool.expire, id)``.
 
-        A timer starts when what this turn emitted is durable, replaces an earlier one of the same name, and is gone when
-        the entity leaves memory (idle entities with timers stay; a restart of the process loses them).
+        A timer starts when what this turn emitted is durable, replaces an earlier one of the same name, and is gone
+        when the entity leaves memory (idle entities with timers stay; a restart of the process loses them).
         """
         self._entity.start_timer(name, delay_s, handler.__name__, args, kwargs, repeat=False)
 
@@ -96,10 +96,10 @@ class EntityContext:
 class PersistentActor(Generic[S, E]):
     """An entity whose state is the sum of its events.
 
-    Subclass it with the state and the events it emits, ``PersistentActor[PoolState, Reserved | Released]``. For each id
-    there is one instance in the whole system, which handles one call at a time. It is made without arguments when a first
-    message for its id arrives, and its state is rebuilt from the journal. The entity type is named after the class;
-    ``class Pool(PersistentActor[...], name="pool")`` gives it another name, under which it is stored.
+    Subclass it with the state and the events it emits, ``PersistentActor[PoolState, Reserved | Released]``. For each
+    id there is one instance in the whole system, which handles one call at a time. It is made without arguments when a
+    first message for its id arrives, and its state is rebuilt from the journal. The entity type is named after the
+    class; ``class Pool(PersistentActor[...], name="pool")`` gives it another name, under which it is stored.
     """
 
     entity_type: ClassVar[EntityType | None] = None
@@ -142,9 +142,9 @@ class PersistentActor(Generic[S, E]):
     def emit(self, *events: E) -> None:
         """Records that something has happened. It is applied to the state now; the reply leaves when it is durable.
 
-        All events of one command are stored together or not at all. What is applied, and stored, is a copy as the journal
-        will give it back. Raises ``DeclarationError`` for an undeclared event or one whose values do not fit its declared
-        types, and ``RuntimeError`` outside of a command.
+        All events of one command are stored together or not at all. What is applied, and stored, is a copy as the
+        journal will give it back. Raises ``DeclarationError`` for an undeclared event or one whose values do not fit
+        its declared types, and ``RuntimeError`` outside of a command.
         """
         self._entity.emit(events)
 

@@ -116,8 +116,8 @@ class HandlerDeclaration(Generic[A, P, R]):
         if instance is None:
             return self
         raise TypeError(
-            f"{owner.__name__}.{self.__name__} is a {self.kind.value}: an entity cannot call its own, since it handles one "
-            "at a time. Move what they share into a plain method"
+            f"{owner.__name__}.{self.__name__} is a {self.kind.value}: an entity cannot call its own, since it handles "
+            "one at a time. Move what they share into a plain method"
         )
 
 
@@ -183,8 +183,8 @@ class EntityReference:
         handler = self._handlers.get(name)
         if handler is None:
             raise AttributeError(
-                f"a reference to {self._pid.type} has only its commands and queries ({', '.join(sorted(self._handlers))}), "
-                f"not {name!r}"
+                f"a reference to {self._pid.type} has only its commands and queries "
+                f"({', '.join(sorted(self._handlers))}), not {name!r}"
             )
         return Call(self._target, self._pid, handler)
 

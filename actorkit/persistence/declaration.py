@@ -50,8 +50,8 @@ class EntityType:
         for event in events:
             if event not in state.appliers:
                 raise DeclarationError(
-                    f"{cls.__qualname__} declares the event {event.__qualname__}, but {state.__qualname__} does not apply "
-                    f"it: give the state a method marked with @applies({event.__name__})"
+                    f"{cls.__qualname__} declares the event {event.__qualname__}, but {state.__qualname__} does not "
+                    f"apply it: give the state a method marked with @applies({event.__name__})"
                 )
         try:
             state()

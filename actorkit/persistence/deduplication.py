@@ -1,8 +1,8 @@
 """Every command acts once: what an entity remembers of the commands it has executed.
 
 Two memories, both bounded. **Keys** are the callers' idempotency keys, remembered for a time (24 h and a margin); the
-newest are held in memory, all are in the store's index. **Command ids** are given by regions and recognise a command that
-the framework itself sent again; the newest suffice, because such a retry ends with the call's deadline.
+newest are held in memory, all are in the store's index. **Command ids** are given by regions and recognise a command
+that the framework itself sent again; the newest suffice, because such a retry ends with the call's deadline.
 
 Pure: the entity does the reading.
 """

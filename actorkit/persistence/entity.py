@@ -1,9 +1,9 @@
 """Entity (a shell): runs one persistent actor.
 
 Each call goes through: *admit* (is it a repetition?), *run* (the handler, plain or in a task), *conclude* (its answer
-takes its place at the output gate, its events go to the writer), *release* (the answer leaves). When anything goes wrong
-on the way (an append fails, a handler raises) the memory of the entity is thrown away; ``settling.py`` then finds out
-what is true and goes on from there.
+takes its place at the output gate, its events go to the writer), *release* (the answer leaves). When anything goes
+wrong on the way (an append fails, a handler raises) the memory of the entity is thrown away; ``settling.py`` then
+finds out what is true and goes on from there.
 
 All of it runs on one loop. While a coroutine of the entity runs, the actor's cell gives it no other message.
 """
@@ -97,8 +97,6 @@ class Entity(Actor[Any]):
         """Why the entity takes no calls: its state could not be rebuilt."""
         self.lost = False
         """The shard has another owner: whatever is still in the mailbox goes back to the region."""
-        self.used_tick = 0
-        """The tick of the region's idle clock at which the entity was last called."""
         self._turn: EntityTurn | None = None
 
     @property
@@ -112,6 +110,10 @@ class Entity(Actor[Any]):
     def idle(self) -> bool:
         """Whether leaving memory now would lose nothing."""
         return not self.gate and not self.gate.outstanding and self._turn is None and not self.settling.failed
+
+    @property
+    def has_timers(self) -> bool:
+        return len(self.context.timers) > 0
 
     # ------------------------------------------------------------------------------------------------ the actor's side
 
@@ -157,8 +159,7 @@ class Entity(Actor[Any]):
         reply: Any = None
         error: Exception | None = None
         try:
-            args, kwargs = handler.signature.split(call.args)
-            reply = handler.function(self.actor, *args, **kwargs)
+            reply = handler.signature.call(handler.function, self.actor, call.args)
         except Rejected as refusal:
             rejected = refusal
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
@@ -181,8 +182,7 @@ class Entity(Actor[Any]):
         reply: Any = None
         error: Exception | None = None
         try:
-            args, kwargs = call.handler.signature.split(call.args)
-            reply = await call.handler.function(self.actor, *args, **kwargs)
+            reply = await call.handler.signature.call(call.handler.function, self.actor, call.args)
         except Rejected as refusal:
             rejected = refusal
         except asyncio.CancelledError:

@@ -2,9 +2,9 @@
 
 Commands run one after the other without waiting for the disk; what they answer stands in line here. An answer with an
 append of its own may leave when that append is durable; one that rests on memory (a query, a refusal, a no-op) when
-everything before it is. Since appends of one entity land in order, the line is a plain queue whose head leaves when it is
-durable. (Compare the "output commit" problem in Elnozahy et al., "A Survey of Rollback-Recovery Protocols", 2002, and
-"externally synchronous" I/O in Nightingale et al., "Rethink the Sync", 2006.)
+everything before it is. Since appends of one entity land in order, the line is a plain queue whose head leaves when it
+is durable. (Compare the "output commit" problem in Elnozahy et al., "A Survey of Rollback-Recovery Protocols", 2002,
+and "externally synchronous" I/O in Nightingale et al., "Rethink the Sync", 2006.)
 
 Pure: the entity tells it what has landed, and delivers what it gives out.
 """

@@ -45,7 +45,8 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an idempotency key is remembered, by event time: the promised 24 h and a margin of 2 h."""
 
     keys_max: int = 100_000
-    """Keys that one entity remembers; beyond that new ones are answered ``Overloaded`` rather than old ones forgotten."""
+    """Keys that one entity remembers; beyond that new ones are answered ``Overloaded`` rather than old ones
+    forgotten."""
 
     keys_in_memory: int = 4_096
     """Newest keys of one entity that are held in memory; older ones are looked up in the store, one read for each new

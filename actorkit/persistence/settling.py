@@ -1,7 +1,7 @@
 """Settling (a shell): finding out what is true after something went wrong, and going on from there.
 
-When an append of an entity is fenced, conflicts, fails or gets no answer, or when a handler fails, the entity's memory is
-no longer what the journal says. Then, before the next call is handled:
+When an append of an entity is fenced, conflicts, fails or gets no answer, or when a handler fails, the entity's memory
+is no longer what the journal says. Then, before the next call is handled:
 
 1. all appends on their way are awaited;
 2. if the fate of one is in doubt, the shard's epoch is raised, which kills whatever may still arrive;
@@ -46,7 +46,8 @@ _ATTEMPTS = 12
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _LOOK_BACK_EVENTS = 4_096
-"""How many events are searched for a command that the framework sent again; such retries end with the call's deadline."""
+"""How many events are searched for a command that the framework sent again; such retries end with the call's
+deadline."""
 
 
 class Settling:

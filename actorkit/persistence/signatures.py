@@ -72,8 +72,8 @@ class Signature:
             return get_type_hints(function, localns=dict(namespace), include_extras=True)
         except NameError as error:
             raise DeclarationError(
-                f"an annotation of {self.where} cannot be resolved: {error}; types of handlers must be importable where "
-                "the actor class is defined"
+                f"an annotation of {self.where} cannot be resolved: {error}; types of handlers must be importable "
+                "where the actor class is defined"
             ) from error
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -117,9 +117,12 @@ class Signature:
     def decode_reply(self, reply: bytes) -> Any:
         return self._reply_decoder.decode(reply)
 
-    def split(self, bound: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword-only arguments, for the call of the function itself."""
-        return bound[: self.positional], dict(zip(self.keyword_only, bound[self.positional :], strict=True))
+    def call(self, function: Callable[..., Any], instance: Any, bound: tuple[Any, ...]) -> Any:
+        """Calls the handler with arguments as ``bind`` gave them."""
+        if not self.keyword_only:
+            return function(instance, *bound)
+        keywords = dict(zip(self.keyword_only, bound[self.positional :], strict=True))
+        return function(instance, *bound[: self.positional], **keywords)
 
 
 def _same(default: object) -> object:

@@ -1,0 +1,311 @@
+"""The composition root (a shell): the public ``ActorSystem``, and the only place that wires the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import structlog
+
+from actorkit.actor.actor import Actor
+from actorkit.actor.ref import ActorRef
+from actorkit.actor.runtime import ActorRuntime
+from actorkit.clock import Clock, Randomness, SystemClock, SystemRandomness
+from actorkit.config import SystemSettings
+from actorkit.errors import ConfigurationError, DeclarationError, JournalError, JournalFailed
+from actorkit.ids import NodeId, PersistenceId
+from actorkit.journal.protocols import ShardStatus, Store
+from actorkit.journal.urls import journal_from_url
+from actorkit.journal.writer import GroupCommit
+from actorkit.persistence.actor import PersistentActor
+from actorkit.persistence.calls import Message
+from actorkit.persistence.commands import EntityReference, Published
+from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.past import Past, read_past
+from actorkit.persistence.services import Counters, EntityServices
+from actorkit.persistence.snapshot_writer import SnapshotWriter
+from actorkit.persistence.state import State
+from actorkit.readmodel.lww_map import LwwMap
+from actorkit.readmodel.rebuild import rebuild
+from actorkit.readmodel.view import View
+from actorkit.sharding.region import Region
+
+__all__ = ["ActorSystem", "run"]
+
+A = TypeVar("A", bound="PersistentActor[Any, Any]")
+M = TypeVar("M")
+R = TypeVar("R")
+S = TypeVar("S", bound=State)
+
+_log = structlog.get_logger("actorkit.node")
+_EXIT_STATUS_AFTER_FAILED_SYNC = 70
+_REBUILD_RETRY_S = 0.5
+
+
+def exit_process(error: JournalFailed) -> None:
+    """After a failed sync nothing that the process knows about the store counts any more: it ends at once, by itself.
+
+    Nothing is flushed or released on the way out, since that would be done with what may not be true.
+    """
+    _log.critical("node.journal_failed", why=str(error), action="the process ends now; start it again")
+    os._exit(_EXIT_STATUS_AFTER_FAILED_SYNC)
+
+
+class ActorSystem:
+    """Actors and entities of one process, on one journal.
+
+    ::
+
+        async with ActorSystem(journal="sqlite:///pools.db") as system:
+            reservation = await system.get(Pool, "gpu-a100").reserve(3)
+
+    ``journal`` is a URL (``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``) or a store. ``shards``
+    is fixed when the journal is created; give it again only to have it checked. ``entities`` are the classes whose
+    published values are to be there from the start. ``on_fatal`` is called when the store failed in a way after which
+    the process must not go on; it ends the process unless given otherwise.
+    """
+
+    def __init__(
+        self,
+        journal: str | Store = "memory://",
+        *,
+        name: str | None = None,
+        shards: int | None = None,
+        entities: Sequence[type[PersistentActor[Any, Any]]] = (),
+        settings: SystemSettings = SystemSettings(),  # noqa: B008 - frozen
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        on_fatal: Callable[[JournalFailed], None] = exit_process,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._randomness = randomness or SystemRandomness()
+        self.store: Store = journal_from_url(journal, clock=self._clock) if isinstance(journal, str) else journal
+        self._wanted_shards = shards
+        self._entities = entities
+        self.settings = settings
+        self._on_fatal = on_fatal
+        self.node = NodeId(name or socket.gethostname(), self._randomness.token(8).hex())
+        self.counters = Counters()
+        self._maps: dict[tuple[str, str], LwwMap[Any]] = {}
+        self._rebuilding: set[asyncio.Task[None]] = set()
+        self._stage = "it has not been started"
+        self._failed: JournalFailed | None = None
+        self.runtime: ActorRuntime
+        self.writer: GroupCommit
+        self.region: Region
+        self.snapshots: SnapshotWriter
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    async def start(self) -> None:
+        """Opens the journal and takes calls. Raises ``JournalError`` where the journal cannot be opened."""
+        await self.store.open(self._wanted_shards)
+        persistence = self.settings.persistence
+        self.runtime = ActorRuntime(
+            clock=self._clock, randomness=self._randomness, settings=self.settings.actors, name=self.node.name
+        )
+        self.writer = GroupCommit(self.store, settings=self.settings.writer)
+        self.snapshots = SnapshotWriter(
+            self.store, keep=persistence.snapshots_keep, waiting_max=persistence.snapshots_max_waiting
+        )
+        self.region = Region(
+            runtime=self.runtime,
+            node=self.node,
+            shards=self.store.shards,
+            clock=self._clock,
+            settings=self.settings.sharding,
+        )
+        self.region.start(
+            EntityServices(
+                loop=asyncio.get_running_loop(),
+                clock=self._clock,
+                randomness=self._randomness,
+                store=self.store,
+                writer=self.writer,
+                deadlines=self.runtime.deadlines,
+                settings=persistence,
+                host=self.region,
+                recoveries=asyncio.Semaphore(persistence.recoveries_max),
+                save_snapshot=self.snapshots.save,
+                publish=self._publish,
+                fatal=self._fail,
+                counters=self.counters,
+                system=self,
+            )
+        )
+        self._stage = ""
+        for cls in self._entities:
+            for published in self.region.register(cls).published.values():
+                self.view(published)
+
+    async def stop(self) -> None:
+        """Lets calls in progress end, within bounds, gives everything up in order and closes the journal."""
+        if self._stage:
+            return
+        self._stage = "it is stopping"
+        for task in self._rebuilding:
+            task.cancel()
+        await self.region.stop()
+        await self.snapshots.close()
+        await self.writer.close()
+        await self.runtime.shutdown(self.settings.sharding.drain_timeout_s)
+        await self.store.close()
+        self._stage = "it has stopped"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def own_all_shards(self) -> None:
+        """Acquires every shard now, rather than with its first call. Returns when all are owned."""
+        await self.region.own_all()
+
+    @property
+    def ready(self) -> str | None:
+        """``None`` if calls are taken and the read model has caught up; else why not."""
+        if self._failed is not None:
+            return f"the journal has failed: {self._failed}"
+        if self._stage:
+            return self._stage
+        if self._rebuilding:
+            return "its read model is catching up with the journal"
+        return None
+
+    def _fail(self, error: JournalFailed) -> None:
+        if self._failed is None:
+            self._failed = error
+            self._on_fatal(error)
+
+    # ------------------------------------------------------------------------------------------------------- entities
+
+    def get(self, cls: type[A], id: str) -> A:
+        """A reference to one entity, typed as its class; it has the class's commands and queries only.
+
+        Every id exists: the first call brings the entity into memory. Ids have 1 to 256 characters.
+        """
+        entity_type = self._registered(cls)
+        return cast(
+            "A", EntityReference(self.region, PersistenceId.checked(entity_type.name, id), entity_type.handlers)
+        )
+
+    async def ask(self, message: Message) -> Any:
+        """The low-level form of a call, for a message that came from elsewhere; ends as the call itself does.
+
+        The entity's class must be known here, by ``get``, ``entities`` or ``view``; raises ``ConfigurationError`` if
+        it is not, or has no such handler, and ``TypeError`` where the arguments do not fit.
+        """
+        entity_type = self.region.known(message.type)
+        handler = entity_type.handlers.get(message.handler)
+        if handler is None:
+            raise ConfigurationError(
+                f"{message.type} has no handler {message.handler!r}, only {', '.join(sorted(entity_type.handlers))}"
+            )
+        return await self.region.call(
+            PersistenceId.checked(message.type, message.id),
+            handler,
+            handler.signature.decode(message.arguments),
+            key=message.key,
+            deadline_s=message.deadline_s,
+            trace=message.trace,
+            command_id=message.command_id,
+            attempt=message.attempt,
+        )
+
+    async def state_at(
+        self,
+        cls: type[PersistentActor[S, Any]],
+        id: str,
+        *,
+        version: int | None = None,
+        time_us: int | None = None,
+    ) -> Past[S]:
+        """The state of an entity after event ``version``, or after its last event not later than ``time_us``.
+
+        Reads the journal and does not disturb the live entity. Give exactly one of the two (``ValueError``). Raises
+        ``VersionNotReached`` for a version that does not exist yet.
+        """
+        if (version is None) == (time_us is None) or (version is not None and version < 0):
+            raise ValueError("give either a version of at least 0, or a time in microseconds since 1970 UTC")
+        entity_type = self._registered(cls)
+        past, _ = await read_past(
+            self.store,
+            entity_type,
+            str(PersistenceId.checked(entity_type.name, id)),
+            page_events=self.settings.persistence.recovery_page_events,
+            version=version,
+            time_us=time_us,
+        )
+        return cast("Past[S]", past)
+
+    def view(self, published: Published[Any, R]) -> View[R]:
+        """The read model of one published method, as in ``system.view(Pool.availability)``.
+
+        The first use starts reading what the journal has; ``ready`` says when that is done.
+        """
+        if published.owner is None:
+            raise DeclarationError(f"{published.name} is not a method of a persistent actor")
+        entity_type = self._registered(published.owner)
+        values = self._maps.get((entity_type.name, published.name))
+        if values is None:
+            values = self._maps[entity_type.name, published.name] = LwwMap()
+            task = asyncio.create_task(self._rebuild(entity_type, {published.name: values}), name="actorkit.rebuild")
+            self._rebuilding.add(task)
+            task.add_done_callback(self._rebuilding.discard)
+        return View(values)
+
+    async def shards(self) -> list[ShardStatus]:
+        """Who owns each shard, under which epoch, and the position of its newest record."""
+        return await self.store.status()
+
+    def _registered(self, cls: type[Any]) -> EntityType:
+        if self._stage == "it has not been started":
+            raise ConfigurationError("this ActorSystem has not been started: use it in `async with`, or await start()")
+        return self.region.register(cls)
+
+    def _publish(self, type: str, name: str, id: str, version: int, value: Any) -> None:
+        values = self._maps.get((type, name))
+        if values is not None:
+            values.put(id, version, value)
+
+    async def _rebuild(self, entity_type: EntityType, maps: dict[str, LwwMap[Any]]) -> None:
+        while True:
+            try:
+                read = await rebuild(
+                    self.store, entity_type, maps, page_events=self.settings.persistence.recovery_page_events
+                )
+            except JournalFailed as error:
+                self._fail(error)
+                return
+            except JournalError as error:
+                _log.warning("readmodel.not_rebuilt", type=entity_type.name, why=str(error))
+                await asyncio.sleep(_REBUILD_RETRY_S)
+                continue
+            _log.info("readmodel.rebuilt", type=entity_type.name, entities=read)
+            return
+
+    # --------------------------------------------------------------------------------------------------------- actors
+
+    def spawn(
+        self, factory: Callable[[], Actor[M]], name: str | None = None, *, mailbox: int | None = None
+    ) -> ActorRef[M]:
+        """Starts a plain actor at the top of the tree: no journal, no sharding, gone with the process."""
+        return self.runtime.spawn(factory, name, mailbox=mailbox)
+
+
+def run(main: Coroutine[Any, Any, R]) -> R:
+    """``asyncio.run`` on uvloop where the platform has it."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,43 @@
+"""Rebuilds the local read model from the journal (a shell), when a process starts.
+
+What entities publish while this runs wins by its newer stamp, so both may go on at the same time. A stream that cannot
+be read is logged and left out; it never stops the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from actorkit.errors import EventError, JournalCorrupt
+from actorkit.ids import PersistenceId
+from actorkit.journal.protocols import Store
+from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.past import read_past
+from actorkit.readmodel.lww_map import LwwMap
+
+__all__ = ["rebuild"]
+
+_log = structlog.get_logger("actorkit.readmodel")
+_STREAMS_AT_ONCE = 1_000
+
+
+async def rebuild(store: Store, entity_type: EntityType, maps: dict[str, LwwMap[Any]], *, page_events: int) -> int:
+    """Puts what every entity of the type publishes into ``maps`` (by the method's name). Returns how many were read."""
+    read = 0
+    after = ""
+    while True:
+        streams = await store.streams(entity_type.name, after=after, limit=_STREAMS_AT_ONCE)
+        for stream in streams:
+            try:
+                past, actor = await read_past(store, entity_type, stream, page_events=page_events)
+            except (EventError, JournalCorrupt) as error:
+                _log.error("readmodel.stream_skipped", stream=stream, why=str(error))
+                continue
+            for name, values in maps.items():
+                values.put(PersistenceId.parse(stream).id, past.version, entity_type.published[name].function(actor))
+            read += 1
+        if len(streams) < _STREAMS_AT_ONCE:
+            return read
+        after = streams[-1]

@@ -1,0 +1,59 @@
+"""One shard as its owner sees it: the epoch it was activated under, and how long the lease holds.
+
+Writes are safe by the epoch alone, which every append carries. The lease says how long answers may rest on memory. It
+is counted from before its renewal was sent, and shortened by the greatest error of the clock's rate: only that rate is
+trusted (Gray and Cheriton, "Leases", 1989).
+
+Pure: time comes in, nothing goes out.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Lease", "Stage"]
+
+
+class Stage(Enum):
+    """How far the activation of a shard is."""
+
+    WANTED = "wanted"
+    """Not owned, or in doubt: to be acquired under a new epoch. Calls wait."""
+    ACTIVE = "active"
+    """Owned under ``epoch``. Calls are delivered."""
+
+
+class Lease:
+    """What this process holds of one shard."""
+
+    __slots__ = ("_rate_error", "epoch", "stage", "valid_until_s")
+
+    def __init__(self, clock_rate_error: float) -> None:
+        self._rate_error = clock_rate_error
+        self.stage = Stage.WANTED
+        self.epoch = 0
+        self.valid_until_s = float("-inf")
+
+    def acquired(self, epoch: int, asked_at_s: float, duration_s: float) -> bool:
+        """The store has given us the shard. Returns whether nobody else can have owned it since we last did.
+
+        That is so where the epoch is the one after our own; whatever memory there is of the shard's entities then
+        counts.
+        """
+        unbroken = self.epoch != 0 and epoch == self.epoch + 1
+        self.epoch = epoch
+        self.stage = Stage.ACTIVE
+        self.renewed(asked_at_s, duration_s)
+        return unbroken
+
+    def renewed(self, asked_at_s: float, duration_s: float) -> None:
+        """The lease was extended by a request that was sent at ``asked_at_s``."""
+        self.valid_until_s = asked_at_s + duration_s * (1 - self._rate_error)
+
+    def lost(self) -> None:
+        """Another owner has the shard, or the epoch is to be raised: nothing rests on memory any more."""
+        self.stage = Stage.WANTED
+        self.valid_until_s = float("-inf")
+
+    def is_valid(self, now_s: float) -> bool:
+        return self.stage is Stage.ACTIVE and now_s < self.valid_until_s

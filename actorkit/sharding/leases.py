@@ -1,0 +1,188 @@
+"""Leases (a shell): acquires, renews, confirms and releases the leases of this process on its shards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from actorkit.clock import Clock
+from actorkit.errors import JournalError, JournalFailed
+from actorkit.journal.protocols import Acquired, LeaseStore
+from actorkit.sharding.settings import ShardingSettings
+from actorkit.sharding.shard import Shard
+
+__all__ = ["Leases"]
+
+_log = structlog.get_logger("actorkit.sharding")
+_BACKOFF_FIRST_S = 0.05
+_CONFIRM_ATTEMPTS = 10
+
+
+class Leases:
+    """All leases of one process incarnation. ``owner`` names it, and no other one ever."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        *,
+        owner: str,
+        clock: Clock,
+        settings: ShardingSettings,
+        acquired: Callable[[Shard, bool], None],
+        lost: Callable[[Shard], None],
+        fatal: Callable[[JournalFailed], None],
+    ) -> None:
+        """``acquired(shard, unbroken)`` and ``lost(shard)`` tell the region; ``unbroken`` as ``Lease.acquired`` has
+        it."""
+        self._store = store
+        self._owner = owner
+        self._clock = clock
+        self._settings = settings
+        self._acquired = acquired
+        self._lost = lost
+        self._fatal = fatal
+        self._held: dict[int, Shard] = {}
+        self._wanted: dict[int, Shard] = {}
+        self._wake = asyncio.Event()
+        self._confirmations: list[tuple[Shard, Callable[[bool], None]]] = []
+        self._confirming: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.held_by: dict[int, str] = {}
+        """Wanted shards that another owner has, and which."""
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._acquire_wanted(), name="actorkit.leases.acquire"),
+            asyncio.create_task(self._renew_held(), name="actorkit.leases.renew"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """Ends renewing and gives all leases up, so that others need not wait for them to run out."""
+        tasks = [*self._tasks, *([self._confirming] if self._confirming is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        held = {number: shard.epoch for number, shard in self._held.items()}
+        if held:
+            try:
+                await self._store.release(held, owner=self._owner)
+            except JournalError as error:
+                _log.warning("leases.not_released", why=str(error), shards=len(held))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """These tasks run for ever: one that ends by itself is a defect, without which nothing is owned any more."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("leases.crashed", task=task.get_name(), exc_info=error)
+            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
+
+    def want(self, shard: Shard) -> None:
+        self._held.pop(shard.shard, None)
+        self._wanted[shard.shard] = shard
+        self._wake.set()
+
+    @property
+    def wanted(self) -> int:
+        """How many shards are wanted and not yet acquired."""
+        return len(self._wanted)
+
+    # ----------------------------------------------------------------------------------------------------- acquiring
+
+    async def _acquire_wanted(self) -> None:
+        delay_s = _BACKOFF_FIRST_S
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            asked_at_s = self._clock.lease_s()
+            numbers = sorted(self._wanted)
+            try:
+                answers = await self._store.acquire(numbers, owner=self._owner, duration_s=self._settings.lease_s)
+            except JournalError as error:
+                self._report(error, "leases.not_acquired")
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, self._settings.lease_renew_s)
+                self._wake.set()
+                continue
+            delay_s = _BACKOFF_FIRST_S
+            retry_s: float | None = None
+            for answer in answers:
+                shard = self._wanted.get(answer.shard)
+                if shard is None:
+                    continue
+                if isinstance(answer, Acquired):
+                    del self._wanted[answer.shard]
+                    self.held_by.pop(answer.shard, None)
+                    self._held[answer.shard] = shard
+                    unbroken = shard.lease.acquired(answer.epoch, asked_at_s, self._settings.lease_s)
+                    shard.settled(owned=True)
+                    self._acquired(shard, unbroken)
+                else:
+                    self.held_by[answer.shard] = answer.owner
+                    shard.settled(owned=False)
+                    retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
+            if retry_s is not None:
+                asyncio.get_running_loop().call_later(max(retry_s, 0.01), self._wake.set)
+
+    # ------------------------------------------------------------------------------------------------------ renewing
+
+    async def _renew_held(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_renew_s)
+            if not self._held:
+                continue
+            asked_at_s = self._clock.lease_s()
+            epochs = {number: shard.epoch for number, shard in self._held.items()}
+            try:
+                renewed = await self._store.renew(epochs, owner=self._owner, duration_s=self._settings.lease_s)
+            except JournalError as error:
+                self._report(error, "leases.not_renewed")
+                continue
+            for number, epoch in epochs.items():
+                shard = self._held.get(number)
+                if shard is None or shard.epoch != epoch:
+                    continue
+                if number in renewed:
+                    shard.lease.renewed(asked_at_s, self._settings.lease_s)
+                else:
+                    _log.warning("leases.lost", shard=number, epoch=epoch)
+                    del self._held[number]
+                    shard.lease.lost()
+                    self._lost(shard)
+
+    # ---------------------------------------------------------------------------------------------------- confirming
+
+    def confirm(self, shard: Shard, decided: Callable[[bool], None]) -> None:
+        self._confirmations.append((shard, decided))
+        if self._confirming is None:
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm_all())
+
+    async def _confirm_all(self) -> None:
+        """One read of the store decides for everybody who asked before it began."""
+        try:
+            while self._confirmations:
+                asked, self._confirmations = self._confirmations, []
+                epochs = await self._read_epochs(sorted({shard.shard for shard, _ in asked}))
+                for shard, decided in asked:
+                    decided(shard.ready and epochs.get(shard.shard) == (self._owner, shard.epoch))
+        finally:
+            self._confirming = None
+
+    async def _read_epochs(self, numbers: list[int]) -> dict[int, tuple[str, int]]:
+        """Empty where the store cannot be reached: then nothing is confirmed."""
+        delay_s = _BACKOFF_FIRST_S
+        for _ in range(_CONFIRM_ATTEMPTS):
+            try:
+                return {status.shard: (status.owner, status.epoch) for status in await self._store.status(numbers)}
+            except JournalError as error:
+                self._report(error, "leases.not_confirmed")
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, self._settings.lease_renew_s)
+        return {}
+
+    def _report(self, error: JournalError, what: str) -> None:
+        _log.warning(what, why=str(error))
+        if isinstance(error, JournalFailed):
+            self._fatal(error)

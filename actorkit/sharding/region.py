@@ -1,0 +1,364 @@
+"""Region (a shell): where calls come in, and which entities are in memory.
+
+A call is given its id here, once. Its entity's shard is acquired when the first call for it arrives; until then calls
+wait, within bounds and their deadlines. Entities come into memory with their first call, and leave it when they were
+idle for long or when there are too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+from actorkit.actor.cell import Cell
+from actorkit.actor.runtime import ActorRuntime
+from actorkit.actor.turn import current_turn
+from actorkit.clock import Clock
+from actorkit.errors import CallCycle, ConfigurationError, DeclarationError, Overloaded, Unavailable
+from actorkit.ids import NodeId, PersistenceId, shard_of
+from actorkit.persistence.actor import entity_type_of
+from actorkit.persistence.calls import EntityCall, Handler, Progress
+from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.entity import Entity
+from actorkit.persistence.services import EntityServices, end
+from actorkit.persistence.turn import EntityTurn
+from actorkit.sharding.leases import Leases
+from actorkit.sharding.settings import ShardingSettings
+from actorkit.sharding.shard import Shard
+from actorkit.tracing import Trace
+
+__all__ = ["Region"]
+
+_NO_TRACE = Trace()
+_POLL_S = 0.01
+"""How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
+_SWEEPS = 10
+"""How many sweeps for idle entities there are in one ``passivate_after_s``."""
+
+
+class _Slot:
+    """One entity in memory: its actor's cell, and the instance that runs there."""
+
+    __slots__ = ("cell", "entity", "shard", "used_tick")
+
+    def __init__(self, shard: Shard, tick: int) -> None:
+        self.shard = shard
+        self.used_tick = tick
+        self.cell: Cell
+        self.entity: Entity | None = None
+
+    @property
+    def idle(self) -> bool:
+        cell = self.cell
+        return cell.asleep and not cell.mailbox and not cell.system and self.entity is not None and self.entity.idle
+
+
+class Region:
+    """The entities of one process. Implements ``CallTarget`` for references and ``Host`` for entities."""
+
+    def __init__(
+        self, *, runtime: ActorRuntime, node: NodeId, shards: int, clock: Clock, settings: ShardingSettings
+    ) -> None:
+        self._runtime = runtime
+        self._loop = runtime.loop
+        self._node = node
+        self._shards = shards
+        self._clock = clock
+        self._settings = settings
+        self._types: dict[str, EntityType] = {}
+        self._by_number: dict[int, Shard] = {}
+        self._slots: OrderedDict[PersistenceId, _Slot] = OrderedDict()
+        self._ids = 0
+        self._tick = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._services: EntityServices
+        self._leases: Leases
+
+    def start(self, services: EntityServices) -> None:
+        self._services = services
+        self._leases = Leases(
+            services.store,
+            owner=str(self._node),
+            clock=self._clock,
+            settings=self._settings,
+            acquired=self._acquired,
+            lost=self._lost,
+            fatal=services.fatal,
+        )
+        self._leases.start()
+        self._sweep_later()
+
+    async def stop(self) -> None:
+        """Takes no more calls, waits for those in progress, and gives the shards up."""
+        self._closing = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for shard in self._by_number.values():
+            while shard.waiting:
+                end(self._services, shard.waiting.popleft(), Unavailable(str(self._node), "it is stopping"))
+        until_s = self._loop.time() + self._settings.drain_timeout_s
+        while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
+            await asyncio.sleep(_POLL_S)
+        for slot in list(self._slots.values()):
+            if slot.entity is not None:
+                slot.entity.abandon("its node stopped before it was settled")
+        await self._leases.stop()
+
+    def register(self, cls: type[Any]) -> EntityType:
+        """The declaration of a class, known from now on. Raises ``DeclarationError`` for a second class of its name."""
+        entity_type = entity_type_of(cls)
+        known = self._types.setdefault(entity_type.name, entity_type)
+        if known.cls is not cls:
+            other = f"{known.cls.__module__}.{known.cls.__qualname__}"
+            raise DeclarationError(
+                f"{cls.__module__}.{cls.__qualname__} has the name {known.name!r}, which {other} has already: they "
+                f"would write into each other's streams; give one another, as in class {cls.__name__}(..., name='...')"
+            )
+        return entity_type
+
+    def known(self, name: str) -> EntityType:
+        """The registered declaration of that name; nothing is looked up by class. Raises ``ConfigurationError``."""
+        entity_type = self._types.get(name)
+        if entity_type is None:
+            raise ConfigurationError(
+                f"no entity type {name!r} is known here: pass its class as ActorSystem(entities=[...])"
+            )
+        return entity_type
+
+    async def own_all(self) -> None:
+        """Acquires every shard, so that first calls need not wait. Returns when all are owned."""
+        for number in range(self._shards):
+            self._shard(number)
+        while self._leases.wanted:
+            await asyncio.sleep(_POLL_S)
+
+    @property
+    def waiting_for(self) -> dict[int, str]:
+        """Shards that are wanted and that another owner has, and which."""
+        return dict(self._leases.held_by)
+
+    @property
+    def entities(self) -> int:
+        """How many entities are in memory."""
+        return len(self._slots)
+
+    # --------------------------------------------------------------------------------------------------------- calls
+
+    def call(
+        self,
+        pid: PersistenceId,
+        handler: Handler,
+        args: tuple[Any, ...],
+        *,
+        key: str | None,
+        deadline_s: float | None,
+        trace: Trace = _NO_TRACE,
+        command_id: str = "",
+        attempt: int = 1,
+    ) -> asyncio.Future[Any]:
+        """Sends a call on its way; the future ends in its reply or in an error below ``CallError``.
+
+        Calls of one sender to one entity are handled in the order in which they were sent. Raises
+        ``CallingOutAfterEmit`` within a handler that has emitted. Cancelling the future does not cancel the call.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        deadline = self._loop.time() + (
+            self._services.settings.deadline_default_s if deadline_s is None else deadline_s
+        )
+        turn = current_turn.get()
+        chain: tuple[PersistenceId, ...] = ()
+        if isinstance(turn, EntityTurn) and not turn.over:
+            caller = turn.call
+            command_id = turn.next_call_id(str(pid))
+            chain = (*caller.chain, caller.pid)
+            trace = Trace(caller.trace.correlation or caller.command_id, caller.command_id, caller.trace.trace_parent)
+            deadline = min(deadline, caller.deadline)
+            attempt = caller.attempt
+        elif not command_id:
+            self._ids += 1
+            command_id = f"{self._node.incarnation}-{self._ids:x}"
+        call = EntityCall(
+            pid,
+            handler,
+            args,
+            command_id=command_id,
+            key=key,
+            deadline=deadline,
+            trace=trace,
+            chain=chain,
+            attempt=attempt,
+            future=future,
+        )
+        if pid in chain:
+            cycle = " → ".join(str(member) for member in (*chain[chain.index(pid) :], pid))
+            call.fail(CallCycle(str(pid), f"it waits for its own answer: {cycle}"))
+            return future
+        self._services.deadlines.add(deadline, call)
+        self._deliver(call)
+        return future
+
+    def send_to_self(self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...]) -> EntityCall:
+        self._ids += 1
+        future: asyncio.Future[Any] = self._loop.create_future()
+        future.add_done_callback(_nobody_waits)
+        deadline = self._loop.time() + self._services.settings.deadline_default_s
+        call = EntityCall(
+            pid,
+            handler,
+            args,
+            command_id=f"{self._node.incarnation}-{self._ids:x}",
+            key=None,
+            deadline=deadline,
+            trace=_NO_TRACE,
+            chain=(),
+            attempt=1,
+            future=future,
+        )
+        self._services.deadlines.add(deadline, call)
+        return call
+
+    def _deliver(self, call: EntityCall) -> None:
+        if self._closing:
+            end(self._services, call, Unavailable(str(self._node), "it is stopping"))
+            return
+        slot = self._slots.get(call.pid)
+        if slot is not None and slot.shard.ready:
+            self._slots.move_to_end(call.pid)
+            slot.used_tick = self._tick
+        else:
+            shard = self._shard(shard_of(str(call.pid), self._shards))
+            if not shard.ready:
+                self._buffer(shard, call)
+                return
+            slot = self._activate(call.pid, shard) if slot is None else slot
+        cell = slot.cell
+        if len(cell.mailbox) >= cell.capacity and (refusal := cell.refusal()) is not None:
+            end(self._services, call, refusal)
+            return
+        cell.mailbox.append(call)
+        cell.wake()
+
+    def _buffer(self, shard: Shard, call: EntityCall) -> None:
+        if len(shard.waiting) >= self._settings.buffer_max_calls:
+            # Those whose deadline has passed only take up room.
+            living = [waiting for waiting in shard.waiting if waiting.progress is Progress.QUEUED]
+            shard.waiting.clear()
+            shard.waiting.extend(living)
+        if len(shard.waiting) >= self._settings.buffer_max_calls:
+            full = Overloaded(f"the buffer of shard {shard.shard}", limit=self._settings.buffer_max_calls)
+            end(self._services, call, full)
+            return
+        shard.waiting.append(call)
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._by_number.get(number)
+        if shard is None:
+            shard = Shard(number, self._clock, self._leases, self._settings.clock_rate_error)
+            self._by_number[number] = shard
+            self._leases.want(shard)
+        return shard
+
+    def give_back(self, calls: list[EntityCall]) -> None:
+        """They came before whatever waits now, so they go first."""
+        for call in reversed(calls):
+            if call.progress is Progress.ENDED:
+                continue
+            shard = self._shard(shard_of(str(call.pid), self._shards))
+            shard.waiting.appendleft(call)
+            if shard.ready:
+                self._loop.call_soon(self._flush, shard)
+
+    # ------------------------------------------------------------------------------------------------------ entities
+
+    def _activate(self, pid: PersistenceId, shard: Shard) -> _Slot:
+        entity_type = self._types[pid.type]
+        slot = _Slot(shard, self._tick)
+        services = self._services
+
+        def make() -> Entity:
+            slot.entity = Entity(entity_type, pid, shard, services)
+            return slot.entity
+
+        slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
+        self._slots[pid] = slot
+        if len(self._slots) > self._settings.entities_max:
+            self._passivate_one()
+        return slot
+
+    def _passivate_one(self) -> None:
+        """The one that was not used for longest among the first few that are idle."""
+        for pid in [pid for pid, _ in zip(self._slots, range(16), strict=False)]:
+            if self._slots[pid].idle:
+                self._passivate(pid)
+                return
+
+    def _passivate(self, pid: PersistenceId) -> None:
+        slot = self._slots.pop(pid)
+        assert slot.entity is not None
+        slot.entity.context.stop()
+
+    def retire(self, pid: PersistenceId) -> None:
+        self._loop.call_soon(self._passivate_if_idle, pid)
+
+    def _passivate_if_idle(self, pid: PersistenceId) -> None:
+        slot = self._slots.get(pid)
+        if slot is not None and slot.idle:
+            self._passivate(pid)
+
+    def forget(self, pid: PersistenceId, entity: object) -> None:
+        slot = self._slots.get(pid)
+        if slot is not None and slot.entity is entity:
+            del self._slots[pid]
+
+    def _sweep_later(self) -> None:
+        self._sweeper = self._loop.call_later(self._settings.passivate_after_s / _SWEEPS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._tick += 1
+        old: list[PersistenceId] = []
+        for pid, slot in self._slots.items():
+            if self._tick - slot.used_tick <= _SWEEPS:
+                break
+            old.append(pid)
+        for pid in old:
+            slot = self._slots[pid]
+            if slot.idle and not (slot.entity is not None and slot.entity.has_timers):
+                self._passivate(pid)
+        self._sweep_later()
+
+    # -------------------------------------------------------------------------------------------------------- shards
+
+    def _acquired(self, shard: Shard, unbroken: bool) -> None:
+        if not unbroken:
+            self._invalidate(shard)
+        self._flush(shard)
+
+    def _lost(self, shard: Shard) -> None:
+        """Another owner has it. Idle entities leave; busy ones find out what became of their appends first."""
+        self._invalidate(shard)
+        shard.settled(owned=False)
+        self._leases.want(shard)
+
+    def _invalidate(self, shard: Shard) -> None:
+        """Somebody else may have written: what is in memory of this shard does not count any more."""
+        for pid, slot in [(pid, slot) for pid, slot in self._slots.items() if slot.shard is shard]:
+            if slot.idle:
+                self._passivate(pid)
+            elif slot.entity is not None:
+                slot.entity.settling.fail(doubt=True)
+
+    def _flush(self, shard: Shard) -> None:
+        """Delivers what has waited, as long as the shard is ready."""
+        waiting = shard.waiting
+        for _ in range(len(waiting)):
+            if not shard.ready:
+                return
+            self._deliver(waiting.popleft())
+
+
+def _nobody_waits(future: asyncio.Future[Any]) -> None:
+    """A call to oneself has no caller: looking at its failure keeps asyncio from reporting it as forgotten."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,37 @@
+"""Settings of sharding."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["ShardingSettings"]
+
+
+class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Leases on shards, and how long entities stay in memory."""
+
+    lease_s: float = 3.0
+    """How long a lease on a shard lasts. Shorter: quicker take-over after a crash, for more renewals and less patience
+    with a pause of the process. After a crash nobody else can own the shard for up to this time."""
+
+    lease_renew_s: float = 1.0
+    """How often leases are renewed; at most a third of ``lease_s``, so that two renewals may fail."""
+
+    clock_rate_error: float = 0.05
+    """How much faster or slower than the store's clock ours may run: an owner counts its lease as shorter by this
+    part."""
+
+    acquire_retry_s: float = 0.25
+    """How often a shard that another owner has is asked for again, at the latest; it may be released early."""
+
+    buffer_max_calls: int = 10_000
+    """Calls that wait for one shard which is not ready; one more is answered ``Overloaded``."""
+
+    passivate_after_s: float = 120.0
+    """An entity that got no call for this long leaves memory. Longer: fewer recoveries, more memory."""
+
+    entities_max: int = 100_000
+    """Entities in memory; beyond that the one that was not used for longest leaves. A small one costs about 5 KiB."""
+
+    drain_timeout_s: float = 10.0
+    """How long stopping waits for calls in progress."""

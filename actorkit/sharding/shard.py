@@ -1,0 +1,73 @@
+"""Shard (a shell): one activation of a shard in this process, with the calls that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from actorkit.clock import Clock
+from actorkit.persistence.calls import EntityCall
+from actorkit.sharding.activation import Lease, Stage
+
+__all__ = ["Leaseholder", "Shard"]
+
+
+class Leaseholder(Protocol):
+    """What acquires and confirms leases for all shards of the process."""
+
+    def want(self, shard: Shard) -> None:
+        """The shard is to be acquired under a new epoch."""
+        ...
+
+    def confirm(self, shard: Shard, decided: Callable[[bool], None]) -> None:
+        """The store is to be asked whether the shard's epoch still holds."""
+        ...
+
+
+class Shard:
+    """Implements ``ShardOwnership`` for the entities of one shard."""
+
+    __slots__ = ("_clock", "_doubts", "_leaseholder", "lease", "shard", "waiting")
+
+    def __init__(self, shard: int, clock: Clock, leaseholder: Leaseholder, clock_rate_error: float) -> None:
+        self.shard = shard
+        self.lease = Lease(clock_rate_error)
+        self.waiting: deque[EntityCall] = deque()
+        """Calls that came while the shard was not ready, in order."""
+        self._clock = clock
+        self._leaseholder = leaseholder
+        self._doubts: list[asyncio.Future[bool]] = []
+
+    @property
+    def epoch(self) -> int:
+        return self.lease.epoch
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls may be delivered to its entities."""
+        return self.lease.stage is Stage.ACTIVE
+
+    def lease_is_valid(self) -> bool:
+        return self.lease.is_valid(self._clock.lease_s())
+
+    def confirm(self, decided: Callable[[bool], None]) -> None:
+        self._leaseholder.confirm(self, decided)
+
+    async def settle_doubt(self, epoch: int) -> bool:
+        if self.ready and self.lease.epoch > epoch:
+            return True
+        if self.ready:
+            self.lease.lost()
+            self._leaseholder.want(self)
+        doubt: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._doubts.append(doubt)
+        return await doubt
+
+    def settled(self, *, owned: bool) -> None:
+        """The shard has a newer epoch now, ours or somebody else's."""
+        doubts, self._doubts = self._doubts, []
+        for doubt in doubts:
+            if not doubt.done():
+                doubt.set_result(owned)
