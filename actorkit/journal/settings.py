@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["WriterSettings"]
+__all__ = ["SqliteSettings", "WriterSettings"]
 
 
 class WriterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,3 +24,27 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many batches may be without an answer after their timeout; beyond that, nothing more is sent to the store."""
     close_timeout_s: float = 5.0
     """How long closing waits for what is queued; then the rest is given up."""
+
+
+class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A journal in one SQLite file."""
+
+    busy_timeout_s: float = 5.0
+    """How long one call waits for other processes: first for its turn at the file, then for SQLite's own lock."""
+    payload_max_bytes: int = 1 << 20
+    """The largest payload, metadata or outcome of one record. Large records hold up everything behind them."""
+    jobs_max: int = 1024
+    """How many writes may wait for the writer's thread; beyond that, ``JournalUnavailable``."""
+    reads_max: int = 10_000
+    """How many reads may be under way or waiting; beyond that, ``JournalUnavailable``."""
+    streams_cached_max: int = 100_000
+    """How many streams' numbers the writer remembers, at about 250 bytes each; others cost one look-up per batch."""
+    checkpoint_pages: int = 16_000
+    """After about how many pages (4 KiB) in the log file its content moves to the database. Fewer: the same pages are
+    written more often (4,000 cost a tenth of the throughput); more: a larger file, a longer start after a crash."""
+    wal_max_bytes: int = 256 << 20
+    """Beyond this size the log file is cut, for which readers are waited for. Twice ``checkpoint_pages`` or more."""
+    truncate_timeout_s: float = 0.2
+    """How long cutting the log file waits for readers while appends wait; then it is tried again later."""
+    cache_max_kib: int = 64 << 10
+    """The writer's page cache."""

@@ -1,0 +1,60 @@
+"""Fair turns at one file between processes.
+
+SQLite's own waiting polls with growing pauses, so that of two busy writers one starves. ``flock`` queues the waiters in
+the kernel, and the lock of a process that dies is free at once. Everything that writes, checkpoints included, happens
+under it: that also keeps clear of the corruption by concurrent checkpoints of SQLite before 3.51.3.
+
+One lock alone is not fair: who releases it and wants it again at once overtakes a waiter that is only just waking up.
+So a process first takes its place in a queue of one (the gate) and keeps that place until it has the turn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: SQLite's busy timeout has to do
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["FileLock"]
+
+
+class FileLock:
+    """A lock between processes (and between journals of one process), used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, path.with_name(f"{path.name}-gate"))
+        self._files: tuple[int, int] | None = None
+
+    def open(self) -> None:
+        """Raises ``OSError`` where the lock's files cannot be created."""
+        if fcntl is not None and self._files is None:
+            turn, gate = (os.open(path, os.O_RDWR | os.O_CREAT, 0o644) for path in self._paths)
+            self._files = (turn, gate)
+
+    def close(self) -> None:
+        if self._files is not None:
+            for file in self._files:
+                os.close(file)
+            self._files = None
+
+    @contextmanager
+    def turn(self) -> Generator[None, None, None]:
+        """Waits for the turn, without a limit: whoever asked may give up meanwhile, the thread cannot."""
+        if fcntl is None or self._files is None:
+            yield
+            return
+        turn, gate = self._files
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        finally:
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)
