@@ -6,7 +6,6 @@ JSON.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import platform
@@ -21,14 +20,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import RESULTS
+from bench.measure import RESULTS, run_benchmark
 
 BENCHMARKS = ("ask", "durable_commands", "latency", "recovery", "http_reserve")
-
-
-def _run(name: str) -> list[dict[str, Any]]:
-    answer = importlib.import_module(f"bench.{name}").run()
-    return answer if isinstance(answer, list) else [answer]
 
 
 def _reached(line: dict[str, Any]) -> bool:
@@ -69,7 +63,7 @@ def main(names: tuple[str, ...], output: str) -> None:
     for name in names or BENCHMARKS:
         console.print(f"measuring {name}")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-            lines += executor.submit(_run, name).result()
+            lines += executor.submit(run_benchmark, name).result()
     console.print(_table(lines))
     RESULTS.mkdir(exist_ok=True)
     machine = {

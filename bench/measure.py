@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import logging
 import statistics
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "interleaved", "result", "scratch"]
+import structlog
+
+__all__ = ["RESULTS", "interleaved", "result", "run_benchmark", "scratch"]
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -66,3 +70,10 @@ def result(
         "floors": floors,
         **details,
     }
+
+
+def run_benchmark(name: str) -> list[dict[str, Any]]:
+    """The lines of one benchmark, by the name of its module. (Here, since another process has to find it.)"""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    answer = importlib.import_module(f"bench.{name}").run()
+    return answer if isinstance(answer, list) else [answer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,9 @@ def output_of(block: str, directory: Path) -> dict[str, str]:
     """What a script printed, as ``name: value`` lines."""
     script = directory / "readme.py"
     script.write_text(block)
-    done = subprocess.run([sys.executable, script], cwd=directory, capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
 
