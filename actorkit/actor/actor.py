@@ -49,7 +49,7 @@ class Actor(Generic[M]):
         return None
 
     def receive(self, message: M) -> object:
-        """Handle one message. What it returns answers an ``ask``.
+        """Handle one message. What it returns answers an ``ask``; of awaitables, only a coroutine is awaited.
 
         Raising ``Rejected`` refuses: the asker gets it as it is, and the actor goes on. Any other exception is a
         failure: the asker gets ``HandlerFailed``, and the parent's supervision decides.

@@ -18,6 +18,7 @@ from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from actorkit import logs
 from actorkit.actor.dead_letters import Reason
 from actorkit.actor.life import Life
 from actorkit.actor.mailbox import Ask
@@ -242,7 +243,9 @@ class Cell:
                     return
                 if ask and self.current is not NOTHING:
                     item.bucket.discard(item)
-                    item.future.set_result(result)
+                    # The handler may have cancelled its asker.
+                    if not item.future.done():
+                        item.future.set_result(result)
             except BaseException as error:  # noqa: BLE001 - supervision is for whatever a handler raises
                 self._failed(error)
                 if not self._settle():
@@ -383,13 +386,17 @@ class Cell:
 
     def bury(self, message: object, reason: Reason) -> None:
         """Record a dead letter."""
-        self.runtime.dead_letters.record(self.path, message, reason)
+        try:
+            self.runtime.dead_letters.record(self.path, message, reason)
+        except Exception as error:  # noqa: BLE001 - a subscriber's failure must not keep an actor from stopping
+            logs.logger(actor=self.path).error("a subscriber to dead letters failed", exc_info=error)
 
     def _drop_expired(self) -> None:
         self.has_expired = False
         alive = [item for item in self.mailbox if not _is_over(item)]
         self.mailbox.clear()
         self.mailbox.extend(alive)
+        self._senders.admit(self.mailbox, self.capacity)
 
 
 def _is_over(item: Any) -> bool:

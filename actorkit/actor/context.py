@@ -23,7 +23,7 @@ N = TypeVar("N")
 
 
 class ActorContext:
-    """One actor's surroundings, the same over its restarts. For use from within the actor only."""
+    """The surroundings of one instance of an actor. For use from within the actor only."""
 
     def __init__(self, cell: Cell, system: ActorRuntime) -> None:
         self._cell = cell
@@ -33,15 +33,12 @@ class ActorContext:
         self.self_ref: ActorRef[Any] = cell.ref
         self.parent: ActorRef[Any] | None = cell.parent.ref if cell.parent is not None else None
         """None for the guardian at the root only."""
+        self.timers: Timers = cell.life.timers
+        """End with the instance."""
         self.clock: Clock = system.clock
         self.randomness: Randomness = system.randomness
         self.log: Any = logs.logger(actor=cell.path)
         """A structlog logger bound to the actor."""
-
-    @property
-    def timers(self) -> Timers:
-        """The timers of the current instance."""
-        return self._cell.life.timers
 
     @property
     def children(self) -> Sequence[ActorRef[Any]]:

@@ -14,6 +14,7 @@ Memory is bounded by what is in flight: empty buckets are dropped when they outn
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from math import ceil
 from typing import Final, Protocol
 
@@ -37,10 +38,11 @@ class Expirable(Protocol):
 class Deadlines:
     """The deadlines of one process, on the loop that runs when it is made. Not for use from other threads."""
 
-    __slots__ = ("_buckets", "_keep", "_loop", "_sweeper", "_swept", "_where", "recent")
+    __slots__ = ("_buckets", "_context", "_keep", "_loop", "_sweeper", "_swept", "_where", "recent")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._context = Context()
         self._buckets: dict[int, set[Expirable]] = {}
         self._where: dict[Expirable, set[Expirable]] = {}
         self._swept = 0
@@ -102,7 +104,8 @@ class Deadlines:
         return self._buckets.setdefault(tick, set())
 
     def _arm(self) -> None:
-        self._sweeper = self._loop.call_at((self._swept + 1) / TICKS_PER_S, self._sweep)
+        # Not in the context of whoever happens to wait: what expires belongs to others.
+        self._sweeper = self._loop.call_at((self._swept + 1) / TICKS_PER_S, self._sweep, context=self._context)
 
     def _sweep(self) -> None:
         self.recent.clear()

@@ -36,6 +36,8 @@ class Life:
         self.children: dict[str, Cell] = {}
         """By name; insertion order is age."""
         self.timers = self._new_timers()
+        self.strategy = SupervisionStrategy()
+        """How failures of the children are treated: as the newest instance says."""
         self._factory = factory
         self._actor: Actor[Any] | None = None
         self._history = RestartHistory()
@@ -47,12 +49,6 @@ class Life:
         self._watchers: dict[Cell, None] = {}
         self._waiting: list[asyncio.Future[None]] = []
         cell.variables.run(logs.current.set, logs.LogFields(cell.path))
-
-    @property
-    def strategy(self) -> SupervisionStrategy:
-        """How failures of the children are treated."""
-        assert self._actor is not None
-        return self._actor.supervision
 
     # ---------------------------------------------------------------------------------------------------- start
 
@@ -70,6 +66,7 @@ class Life:
             self.failed(error)
             return
         self._actor = actor
+        self.strategy = actor.supervision
         self._call(actor.started, self._started)
 
     def _started(self, error: Exception | None) -> None:

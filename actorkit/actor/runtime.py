@@ -128,7 +128,7 @@ class ActorRuntime:
             del self._cells[cell.path]
 
     async def _abort(self) -> None:
-        left = sorted(self._cells.values(), key=lambda cell: cell.path.count("/"), reverse=True)
+        left = sorted(self._cells.values(), key=lambda cell: cell.path.rstrip("/").count("/"), reverse=True)
         running = [cell.task for cell in left if cell.task is not None]
         log = logs.logger(system=self.name)
         for cell in left:

@@ -131,7 +131,9 @@ class Timers:
 
     def _fire(self, timer: Timer) -> None:
         if timer.interval_s is not None:
-            timer.due = max(timer.due + timer.interval_s, self._loop.time())
+            # The next beat of the rhythm that lies ahead: those that a busy loop missed are not made up for.
+            missed = max(0.0, self._loop.time() - timer.due) // timer.interval_s
+            timer.due += (missed + 1) * timer.interval_s
             timer.handle = self._loop.call_at(timer.due, self._fire, timer)
         if not timer.queued:
             timer.queued = True
