@@ -1,0 +1,266 @@
+"""The way of a request: from aiohttp's form to a handler that gets only well-formed input, and back.
+
+Everything that every request needs is done here, by plain calls in one order: authentication, the path, the query, the
+body's size, type and content, the deadline; an error of whatever origin becomes a problem; how it ended is counted. A
+handler is an ``async`` function from an ``Incoming`` to an ``Answer``.
+
+A client that hangs up cancels nothing: a handler runs to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from actorkit.gateway.inputs import BearerTokens, check_json_content_type, decode_body, parse_idempotency_key, single
+from actorkit.gateway.metrics import Metrics
+from actorkit.gateway.problems import (
+    INVALID_REQUEST,
+    OVERLOADED,
+    PROBLEM_JSON,
+    REQUEST_TOO_LARGE,
+    UNAVAILABLE,
+    UNSUPPORTED_MEDIA_TYPE,
+    Problem,
+    ProblemType,
+    problem_of,
+)
+from actorkit.gateway.routes import Router, parse_query
+from actorkit.gateway.settings import GatewaySettings
+
+__all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "problem_response"]
+
+B = TypeVar("B")
+
+OPEN_PREFIX: Final = "/health/"
+"""What needs no token: whoever restarts or balances nodes has none."""
+
+_log = structlog.get_logger("actorkit.gateway")
+
+
+class Incoming(Generic[B]):
+    """A request whose form has been checked."""
+
+    __slots__ = ("_loop", "body", "deadline", "headers", "key", "query", "value")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, headers: CIMultiDictProxy[str], deadline: float) -> None:
+        self._loop = loop
+        self.headers = headers
+        self.deadline = deadline
+        self.value = ""
+        self.query: dict[str, str] = {}
+        self.key: str | None = None
+        self.body: B
+
+    def remaining_s(self) -> float:
+        """What is left of the request's deadline. Never quite 0, so that it can be the deadline of a call."""
+        return max(0.001, self.deadline - self._loop.time())
+
+    def header(self, name: str) -> str | None:
+        """Raises ``Problem`` if the header is there twice."""
+        return single(name, self.headers.getall(name, []))
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a handler answers with."""
+
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "application/json"
+
+
+class Endpoint(Generic[B]):
+    """One method of one path."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handle: Callable[[Incoming[B]], Awaitable[Answer]],
+        *,
+        body: type[B] | None = None,
+        query: tuple[str, ...] = (),
+        keyed: bool = False,
+        always: bool = False,
+    ) -> None:
+        """``keyed``: takes an ``Idempotency-Key``; ``always``: answers also while the node cannot serve."""
+        self.method = method
+        self.path = path
+        self.handle = handle
+        self.decoder = None if body is None else msgspec.json.Decoder(body)
+        self.query = frozenset(query)
+        self.keyed = keyed
+        self.always = always
+
+
+class _Route:
+    """An endpoint with what the gateway keeps about it."""
+
+    __slots__ = ("count", "endpoint")
+
+    def __init__(self, endpoint: Endpoint[Any], metrics: Metrics) -> None:
+        self.endpoint = endpoint
+        self.count = metrics.route(endpoint.method, endpoint.path).count
+
+
+class Gateway:
+    """Answers aiohttp's requests from a set of endpoints. An instance is aiohttp's low-level handler."""
+
+    def __init__(
+        self,
+        *,
+        refusals: Mapping[str, ProblemType],
+        not_ready: Callable[[], str | None],
+        tokens: BearerTokens | None = None,
+        settings: GatewaySettings = GatewaySettings(),  # noqa: B008 - frozen
+    ) -> None:
+        self.settings = settings
+        self.in_progress = 0
+        self.draining = False
+        self.metrics = Metrics(in_progress=lambda: self.in_progress)
+        self._refusals = refusals
+        self._not_ready = not_ready
+        self._tokens = tokens
+        self._router: Router[_Route] = Router()
+        self._count_unrouted = self.metrics.route("", "").count
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, *endpoints: Endpoint[Any]) -> None:
+        for endpoint in endpoints:
+            self._router.add(endpoint.method, endpoint.path, _Route(endpoint, self.metrics))
+
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        started = self._loop.time()
+        incoming: Incoming[Any] = Incoming(self._loop, http.headers, started + self.settings.request_deadline_s)
+        count, status, problem_name = self._count_unrouted, 200, ""
+        self.in_progress += 1
+        try:
+            try:
+                route = self._route(http, incoming)
+                count, endpoint = route.count, route.endpoint
+                await self._read(http, endpoint, incoming)
+                response = _response(await endpoint.handle(incoming))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+                problem = self._problem(http, incoming, error)
+                status, problem_name = problem.type.status, problem.type.name
+                response = problem_response(problem)
+        finally:
+            self.in_progress -= 1
+        if self.draining:
+            response.force_close()
+        count(status, problem_name, self._loop.time() - started)
+        return response
+
+    # ------------------------------------------------------------------------------------------------------- way in
+
+    def _route(self, http: web.BaseRequest, incoming: Incoming[Any]) -> _Route:
+        raw_path, raw_query = http.raw_path, ""
+        if raw_path not in self._router.fixed:
+            url = http.rel_url
+            raw_path, raw_query = url.raw_path, url.raw_query_string
+        if self._tokens is not None and not raw_path.startswith(OPEN_PREFIX):
+            self._tokens.check(http.headers.getall("Authorization", []))
+        route, incoming.value = self._router.find(http.method, raw_path)
+        if raw_query:
+            incoming.query = parse_query(raw_query, route.endpoint.query)
+        return route
+
+    async def _read(self, http: web.BaseRequest, endpoint: Endpoint[Any], incoming: Incoming[Any]) -> None:
+        """Everything of a request that its path has not said."""
+        if not endpoint.always:
+            self._admit()
+        headers = http.headers
+        if "Expect" in headers:
+            await _expect(http)
+        body = await self._body(http, incoming.deadline)
+        if endpoint.decoder is not None:
+            check_json_content_type(headers.getall("Content-Type", []))
+            if headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+            incoming.body = decode_body(endpoint.decoder, body)
+        elif body:
+            raise Problem(INVALID_REQUEST, "this request takes no body")
+        if endpoint.keyed:
+            incoming.key = parse_idempotency_key(headers.getall("Idempotency-Key", []))
+
+    def _admit(self) -> None:
+        if self.in_progress > self.settings.requests_max:
+            detail = f"{self.settings.requests_max} requests are in progress already: this one was not executed"
+            raise Problem(OVERLOADED, detail, headers={"Retry-After": "1"})
+        reason = self._not_ready()
+        if reason is not None:
+            raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
+
+    async def _body(self, http: web.BaseRequest, deadline: float) -> bytes:
+        content, limit = http.content, self.settings.body_max_bytes
+        length = http.content_length
+        if length is not None and length > limit:
+            raise self._too_large()
+        try:
+            if content.is_eof():
+                body = content.read_nowait()
+            else:
+                body = await self._slow_body(content, deadline)
+        except (web.RequestPayloadError, ValueError) as error:
+            raise Problem(INVALID_REQUEST, "the body's transfer encoding is malformed") from error
+        if len(body) > limit:
+            raise self._too_large()
+        return body
+
+    async def _slow_body(self, content: Any, deadline: float) -> bytes:
+        """A body that has not arrived entirely yet; read only as far as it is not too large."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout_at(deadline):
+                while len(body) <= self.settings.body_max_bytes and (chunk := await content.readany()):
+                    body += chunk
+        except TimeoutError:
+            raise Problem(
+                INVALID_REQUEST,
+                f"the body did not arrive within {self.settings.request_deadline_s:g} s",
+                headers={"Connection": "close"},
+            ) from None
+        return bytes(body)
+
+    def _too_large(self) -> Problem:
+        detail = f"a request body has at most {self.settings.body_max_bytes} bytes"
+        return Problem(REQUEST_TOO_LARGE, detail, headers={"Connection": "close"})
+
+    # ------------------------------------------------------------------------------------------------------ way out
+
+    def _problem(self, http: web.BaseRequest, incoming: Incoming[Any], error: Exception) -> Problem:
+        if isinstance(error, ConnectionError) and http.transport is None:
+            raise error  # the client hung up while sending: there is nobody to answer
+        problem = problem_of(error, refusals=self._refusals, keyed=incoming.key is not None)
+        if problem.type.status == 500:
+            _log.error("http.internal_error", method=http.method, path=http.path, error=repr(error), exc_info=error)
+        return problem
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = CIMultiDict(answer.headers)
+    headers["Content-Type"] = answer.content_type
+    return web.Response(body=answer.body, headers=headers)
+
+
+def problem_response(problem: Problem) -> web.Response:
+    headers = {**problem.headers, "Content-Type": PROBLEM_JSON}
+    response = web.Response(status=problem.type.status, body=problem.body(), headers=headers)
+    if headers.get("Connection") == "close":
+        response.force_close()
+    return response
+
+
+async def _expect(http: web.BaseRequest) -> None:
+    """A client that waits before it sends its body is told to go ahead."""
+    if http.headers.get("Expect", "").lower() != "100-continue":
+        raise Problem(INVALID_REQUEST, "the only expectation that can be met is 100-continue")
+    await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # aiohttp takes any output for the beginning of an answer.
+    http.writer.output_size = 0

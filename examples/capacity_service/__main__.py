@@ -1,0 +1,136 @@
+"""The command line: ``python -m examples.capacity_service node`` and its siblings."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actorkit import logs
+from actorkit import run as run_loop
+from examples.capacity_service.node import CannotStart, Node, run_until_signal
+from examples.capacity_service.replay import replay
+from examples.capacity_service.settings import Address, NodeSettings, option, parse_address, parse_seeds, read_config
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@click.group()
+def cli() -> None:
+    """The capacity service: sells a limited capacity without ever overselling it."""
+
+
+def _default_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:50]
+    return f"{host or 'node'}-{secrets.token_hex(3)}"
+
+
+def _check_name(context: click.Context, param: click.Parameter, value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise click.BadParameter("a name has 1 to 64 characters out of A-Z a-z 0-9 _ . -", context, param)
+    return value
+
+
+@cli.command()
+@option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="A TOML file with these options as keys; the command line and the environment win over it.",
+)
+@option("--name", default=_default_name, callback=_check_name, help="The node's name.")
+@option(
+    "--http", metavar="HOST:PORT", callback=parse_address, default="127.0.0.1:8080", help="Where the HTTP RPC listens."
+)
+@option(
+    "--remoting", metavar="HOST:PORT", callback=parse_address, default="127.0.0.1:9080", help="Where the peers connect."
+)
+@option(
+    "--seeds",
+    type=click.UNPROCESSED,
+    callback=parse_seeds,
+    metavar="HOST:PORT,...",
+    default="",
+    help="Remoting addresses of nodes to join; none or only this node's own: forms a cluster.",
+)
+@option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
+@option("--shards", type=click.IntRange(1, 65536), default=256, help="Fixed when the journal is created.")
+@option("--http-tokens", type=click.Path(dir_okay=False, path_type=Path), help="A file with one bearer token a line.")
+@option(
+    "--request-deadline-s",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=5.0,
+    help="How long a request may take.",
+)
+@option(
+    "--released-memory-s",
+    type=click.FloatRange(0, min_open=True, max=10 * 365 * 86_400),
+    default=86_400.0,
+    help="How long released reservations are remembered, at least.",
+)
+@option("--keys-max", type=click.IntRange(1), default=100_000, help="Idempotency keys that a pool remembers, at most.")
+def node(**options: Any) -> None:
+    """Runs one node until SIGTERM or SIGINT."""
+    settings = NodeSettings(**options)
+    others = [str(seed) for seed in settings.seeds if seed != settings.remoting]
+    if others:
+        raise click.ClickException(f"cannot join {', '.join(others)}: clusters of several nodes are not supported yet")
+    logs.configure(json=not sys.stderr.isatty())
+
+    def announce(started: Node) -> None:
+        click.echo(f"{settings.name} serves http://{started.http_address}")
+
+    try:
+        run_loop(run_until_signal(settings, announce))
+    except CannotStart as error:
+        raise click.ClickException(str(error)) from error
+
+
+@cli.command()
+@option("--nodes", type=click.IntRange(1), default=1, help="How many nodes.")
+@option("--base-http", type=click.IntRange(1, 65535), default=8080, help="The first node's HTTP port.")
+@option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
+def cluster(nodes: int, base_http: int, journal: str) -> None:
+    """Starts nodes as processes on this machine; Ctrl-C stops them."""
+    if nodes > 1:
+        raise click.ClickException("clusters of several nodes are not supported yet: --nodes 1 is all there is")
+    http, remoting = Address("127.0.0.1", base_http), Address("127.0.0.1", min(65535, base_http + 1000))
+    command = [sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1"]
+    command += ["--http", str(http), "--remoting", str(remoting), "--journal", journal]
+    # In a session of its own, so that Ctrl-C reaches it once, from here.
+    with subprocess.Popen(command, start_new_session=True) as process:  # noqa: S603 - our own command
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: os.kill(process.pid, number))
+        status = process.wait()
+    raise SystemExit(status)
+
+
+cli.add_command(replay)
+
+
+def main() -> int:
+    """Errors are one line on stderr, and a status other than 0."""
+    try:
+        return int(cli.main(prog_name="capacity_service", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        click.echo(f"capacity_service: {' '.join(error.format_message().split())}", err=True)
+        return error.exit_code
+    except click.Abort:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The service's calls over HTTP: each takes checked input, asks the pool or the read model, and encodes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any, Final
+
+import msgspec
+
+from actorkit import ActorSystem
+from actorkit.errors import Rejected, VersionNotReached
+from actorkit.gateway.handlers import Answer, Endpoint, Incoming
+from actorkit.gateway.problems import INVALID_REQUEST, READ_MODEL_BEHIND, UNAVAILABLE, Problem, problem_of
+from actorkit.readmodel.view import View
+from examples.capacity_service.answers import AsOf, AvailabilityAnswer, PoolDescription, PoolView
+from examples.capacity_service.domain import PoolNotFound
+from examples.capacity_service.entity import Pool, describe
+from examples.capacity_service.ids import is_id, split_full_id
+from examples.capacity_service.problems import REFUSALS
+from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
+from examples.capacity_service.times import from_us, parse_time, to_us
+from examples.capacity_service.tokens import TokenError, decode_token, encode_token
+from examples.capacity_service.views import SortedIds, select
+
+__all__ = ["CapacityApi"]
+
+TOKEN_HEADER: Final = "X-Consistency-Token"  # noqa: S105 - a name
+READ_YOUR_WRITES_MAX_S: Final = 2.0
+
+_is_version: Final = re.compile(r"(?:0|[1-9][0-9]{0,17})").fullmatch
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class CapacityApi:
+    """The ``/rpc`` calls, on one actor system."""
+
+    def __init__(self, system: ActorSystem) -> None:
+        self._system = system
+        self._ids = SortedIds()
+
+    @property
+    def _view(self) -> View[PoolView]:
+        return self._system.view(Pool.availability)
+
+    def endpoints(self) -> tuple[Endpoint[Any], ...]:
+        return (
+            Endpoint("POST", "/rpc/pools", self.change_pool, body=PoolRequest, keyed=True),
+            Endpoint("POST", "/rpc/reserve", self.reserve, body=ReserveRequest, keyed=True),
+            Endpoint("POST", "/rpc/release", self.release, body=ReleaseRequest, keyed=True),
+            Endpoint("POST", "/rpc/availability", self.availability, body=AvailabilityRequest),
+            Endpoint("GET", "/rpc/pools/{pool_id}", self.pool, query=("at_version", "at_time")),
+            Endpoint("GET", "/rpc/reservations/{reservation_id}", self.reservation),
+        )
+
+    # ------------------------------------------------------------------------------------------------------ writes
+
+    async def change_pool(self, incoming: Incoming[PoolRequest]) -> Answer:
+        body = incoming.body
+        call = self._system.get(Pool, body.pool_id).change
+        try:
+            answer = await call.options(idempotency_key=_key("pools", incoming), deadline_s=incoming.remaining_s())(
+                body.change()
+            )
+        except Rejected as refusal:
+            raise _refused(body.pool_id, refusal) from None
+        return _written(body.pool_id, answer.version, answer)
+
+    async def reserve(self, incoming: Incoming[ReserveRequest]) -> Answer:
+        body = incoming.body
+        call = self._system.get(Pool, body.pool_id).reserve
+        try:
+            answer = await call.options(idempotency_key=_key("reserve", incoming), deadline_s=incoming.remaining_s())(
+                body.quantity, body.part
+            )
+        except Rejected as refusal:
+            raise _refused(body.pool_id, refusal) from None
+        return _written(body.pool_id, answer.version, answer)
+
+    async def release(self, incoming: Incoming[ReleaseRequest]) -> Answer:
+        body = incoming.body
+        pool_id, part = body.split()
+        call = self._system.get(Pool, pool_id).release
+        try:
+            answer = await call.options(idempotency_key=_key("release", incoming), deadline_s=incoming.remaining_s())(
+                part, body.units
+            )
+        except Rejected as refusal:
+            raise _refused(pool_id, refusal) from None
+        return _written(pool_id, answer.version, answer)
+
+    # ------------------------------------------------------------------------------------------------------- reads
+
+    async def availability(self, incoming: Incoming[AvailabilityRequest]) -> Answer:
+        token = incoming.header(TOKEN_HEADER)
+        if token is not None:
+            await self._read_your_writes(token, incoming)
+        body, entries = incoming.body, self._view.items()
+        wanted = body.filter()
+        # A node of one is its own and only source, and publishes a write before it answers it.
+        as_of = AsOf(from_us(time.time_ns() // 1000), 0)
+        ids = self._ids.of(entries) if wanted.pool_ids is None else sorted(wanted.pool_ids)
+        pools, truncated = select(entries, ids, wanted, limit=body.limit)
+        return Answer(_encode(AvailabilityAnswer(pools, truncated, as_of)))
+
+    async def _read_your_writes(self, text: str, incoming: Incoming[AvailabilityRequest]) -> None:
+        try:
+            token = decode_token(text)
+        except TokenError as error:
+            raise Problem(INVALID_REQUEST, f"{TOKEN_HEADER}: {error}") from None
+        deadline_s = min(READ_YOUR_WRITES_MAX_S, incoming.remaining_s())
+        try:
+            await self._view.wait_for(token.pool_id, version=token.version, deadline_s=deadline_s)
+        except TimeoutError:
+            detail = f"the read model does not show version {token.version} of {token.pool_id} yet"
+            raise Problem(READ_MODEL_BEHIND, detail) from None
+
+    async def pool(self, incoming: Incoming[None]) -> Answer:
+        pool_id = incoming.value
+        if not is_id(pool_id):
+            raise Problem(INVALID_REQUEST, "the pool id has characters that an id cannot have, or too many")
+        if incoming.query:
+            return Answer(_encode(await self._past(pool_id, incoming)))
+        answer = await self._system.get(Pool, pool_id).describe.options(deadline_s=incoming.remaining_s())()
+        return Answer(_encode(answer))
+
+    async def _past(self, pool_id: str, incoming: Incoming[None]) -> PoolDescription:
+        version, time_us = _moment(incoming.query)
+        try:
+            async with asyncio.timeout_at(incoming.deadline):
+                past = await self._system.state_at(Pool, pool_id, version=version, time_us=time_us)
+        except VersionNotReached as error:
+            if error.reached == 0:
+                raise PoolNotFound("there is no such pool") from None
+            raise Problem(
+                INVALID_REQUEST, f"the pool is at version {error.reached}: version {error.asked} does not exist yet"
+            ) from None
+        except TimeoutError:
+            raise Problem(UNAVAILABLE, "the journal was not read within the deadline") from None
+        return describe(pool_id, past.state)
+
+    async def reservation(self, incoming: Incoming[None]) -> Answer:
+        parts = split_full_id(incoming.value)
+        if parts is None:
+            raise Problem(INVALID_REQUEST, "a reservation id is a pool's id, ~, and the reservation's part")
+        pool_id, part = parts
+        answer = await self._system.get(Pool, pool_id).reservation.options(deadline_s=incoming.remaining_s())(part)
+        return Answer(_encode(answer))
+
+
+def _key(call: str, incoming: Incoming[Any]) -> str | None:
+    """Keys are scoped to call and pool; the framework scopes them to the pool."""
+    return None if incoming.key is None else f"{call}:{incoming.key}"
+
+
+def _written(pool_id: str, version: int, answer: msgspec.Struct) -> Answer:
+    return Answer(_encode(answer), ((TOKEN_HEADER, encode_token(pool_id, version)),))
+
+
+def _refused(pool_id: str, refusal: Rejected) -> Problem:
+    """A refused write has seen a version too, which its token names."""
+    version = refusal.details.get("version")
+    headers = {TOKEN_HEADER: encode_token(pool_id, version)} if isinstance(version, int) else None
+    return problem_of(refusal, refusals=REFUSALS, keyed=False, headers=headers)
+
+
+def _moment(query: dict[str, str]) -> tuple[int | None, int | None]:
+    """Version or time, whichever is asked for."""
+    version, moment = query.get("at_version"), query.get("at_time")
+    if version is not None and moment is not None:
+        raise Problem(INVALID_REQUEST, "give at_version or at_time, not both")
+    if version is not None:
+        if _is_version(version) is None:
+            raise Problem(INVALID_REQUEST, "at_version is a whole number of at least 0")
+        return int(version), None
+    assert moment is not None
+    try:
+        return None, to_us(parse_time(moment))
+    except ValueError as error:
+        raise Problem(INVALID_REQUEST, f"at_time: {error}") from None

@@ -1,0 +1,92 @@
+"""What operates a node rather than uses it: members, shards, metrics, the description of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actorkit import ActorSystem
+from actorkit.gateway.handlers import Answer, Endpoint, Gateway, Incoming
+from actorkit.gateway.metrics import Reading
+
+__all__ = ["Member", "Members", "Shard", "Shards", "add_readings", "operation_endpoints"]
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A node of the cluster, as this one sees it."""
+
+    name: str
+    incarnation: str
+    http: str
+    remoting: str
+    status: str
+
+
+class Members(msgspec.Struct, frozen=True):
+    """All nodes of the cluster."""
+
+    members: list[Member]
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """Who owns a shard (nobody: empty), under which epoch, and the position of its newest record."""
+
+    shard: int
+    owner: str
+    epoch: int
+    head: int
+
+
+class Shards(msgspec.Struct, frozen=True):
+    """All shards of the journal."""
+
+    shards: list[Shard]
+
+
+def operation_endpoints(
+    system: ActorSystem, gateway: Gateway, *, member: Callable[[], Member], openapi: bytes
+) -> tuple[Endpoint[Any], ...]:
+    async def members(_: Incoming[Any]) -> Answer:
+        return Answer(msgspec.json.encode(Members([member()])))
+
+    async def shards(_: Incoming[Any]) -> Answer:
+        statuses = await system.shards()
+        return Answer(msgspec.json.encode(Shards([Shard(s.shard, s.owner, s.epoch, s.head) for s in statuses])))
+
+    async def metrics(_: Incoming[Any]) -> Answer:
+        text, content_type = gateway.metrics.text()
+        return Answer(text, content_type=content_type)
+
+    async def description(_: Incoming[Any]) -> Answer:
+        return Answer(openapi)
+
+    return (
+        Endpoint("GET", "/cluster/members", members, always=True),
+        Endpoint("GET", "/cluster/shards", shards),
+        Endpoint("GET", "/metrics", metrics, always=True),
+        Endpoint("GET", "/openapi.json", description, always=True),
+    )
+
+
+def add_readings(gateway: Gateway, system: ActorSystem) -> None:
+    """Shows the system's own counters among the metrics."""
+    writer, counters = system.writer, system.counters
+    readings = gateway.metrics.readings
+    readings += [
+        Reading("actorkit_journal_batches", "Commits to the journal.", "counter", lambda: writer.batches),
+        Reading("actorkit_journal_appends", "Commands whose events were committed.", "counter", lambda: writer.appends),
+        Reading("actorkit_journal_bytes", "Content that was committed.", "counter", lambda: writer.bytes),
+        Reading("actorkit_journal_queue", "Appends that wait for the next commit.", "gauge", lambda: writer.queued),
+        Reading(
+            "actorkit_journal_commit_seconds", "How long the last commit took.", "gauge", lambda: writer.commit_last_s
+        ),
+    ]
+    for name in counters.__struct_fields__:
+        help = f"Entities in this process: {name.replace('_', ' ')}."
+        readings.append(Reading(f"actorkit_entity_{name}", help, "counter", _read(counters, name)))
+
+
+def _read(counters: object, name: str) -> Callable[[], float]:
+    return lambda: float(getattr(counters, name))
