@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import AsyncIterator, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import structlog
 import uvloop
 
+from actorkit import logs
 from actorkit.actor import Actor, ActorRuntime
 from actorkit.clock import SystemClock
 
@@ -67,6 +70,14 @@ class Recorder(Actor[Any]):
             return message(self)
         self.seen.append(message)
         return message
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """To stdout, where pytest captures it: structlog's own default renders every local of every traceback."""
+    logs.configure(stream=sys.stdout)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -51,3 +51,15 @@ async def test_what_waits_when_an_actor_stops_is_a_dead_letter(runtime: ActorRun
     ref.tell("waiting")
     await asyncio.sleep(0.01)
     assert runtime.dead_letters.newest == (DeadLetter("/stopping", "waiting", Reason.STOPPED),)
+
+
+async def test_a_failing_subscriber_does_not_keep_an_actor_from_stopping(runtime: ActorRuntime) -> None:
+    def fail(letter: DeadLetter) -> None:
+        raise ValueError(letter)
+
+    runtime.dead_letters.subscribe(fail)
+    ref = runtime.spawn(Recorder)
+    ref.tell("waiting")
+    await runtime.stop(ref)
+    ref.tell("told")
+    assert runtime.dead_letters.counts[Reason.STOPPED] == 2

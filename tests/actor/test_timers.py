@@ -178,3 +178,12 @@ async def test_times_are_checked(runtime: ActorRuntime) -> None:
         timers.once("a", -1.0, None)
     with pytest.raises(ValueError, match="positive"):
         timers.every("a", 0.0, None)
+
+
+async def test_beats_that_a_busy_loop_missed_are_not_made_up_for(runtime: ActorRuntime) -> None:
+    actor, timers = await timed(runtime)
+    timers.every("beat", 1.0, "beat")
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.5, lambda: setattr(loop, "now_s", loop.time() + 3.2))
+    await asyncio.sleep(6.1)
+    assert actor.seen == [(3.7, "beat"), (4.0, "beat"), (5.0, "beat"), (6.0, "beat")]

@@ -344,3 +344,31 @@ async def test_an_effect_that_is_let_out_late_finds_a_full_mailbox_or_a_stopped_
     gate.set_result(None)
     await asyncio.sleep(1)
     assert actor.seen == []
+
+
+async def test_a_handler_may_cancel_its_asker(runtime: ActorRuntime) -> None:
+    actor = Recorder()
+    ref = runtime.spawn(lambda: actor)
+    await ref.ask("ready")
+
+    async def ask() -> None:
+        await ref.ask(lambda _: asking.cancel())
+
+    asking = asyncio.create_task(ask())
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    await ref.ask("still the same instance")
+    assert actor.seen == ["ready", "still the same instance"]
+
+
+async def test_what_expires_runs_in_nobodys_turn(runtime: ActorRuntime) -> None:
+    class Item:
+        turn: Any = "not expired"
+
+        def expire(self) -> None:
+            self.turn = current_turn.get()
+
+    item = Item()
+    await runtime.spawn(Recorder).ask(lambda _: runtime.deadlines.add(asyncio.get_running_loop().time(), item))
+    await asyncio.sleep(1)
+    assert item.turn is None
