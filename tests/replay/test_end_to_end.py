@@ -1,0 +1,125 @@
+"""Real bookings against a real node in a process of its own, which is killed and started again on the way.
+
+All of them, with ten kills: ``REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k killed --timeout 3600"``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from examples.capacity_service.bookings import Command, Recomputation, command_stream, peak_demand, recompute
+from examples.capacity_service.replay_client import ServiceClient
+from examples.capacity_service.replay_driver import Driver
+from tests.replay.test_bookings import real_bookings
+
+PROJECT = Path(__file__).parent.parent.parent
+BOOKINGS = int(os.environ.get("REPLAY_BOOKINGS", "2000"))
+KILLS = int(os.environ.get("REPLAY_KILLS", "2"))
+SEED = int(os.environ.get("REPLAY_SEED", "1"))
+CONCURRENCY = 32
+
+
+class Node:
+    """A node that can be killed and started again on the same port and file."""
+
+    def __init__(self, journal: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._journal = journal
+        self._process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        """Returns once it serves."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1", "--http", self.address),
+            *("--journal", f"sqlite:///{self._journal}"),
+            cwd=PROJECT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        assert b"serves" in await self._process.stdout.readline()
+
+    async def kill(self) -> None:
+        """``kill -9``: it cannot do anything about it."""
+        self._process.kill()
+        await self._process.wait()
+
+    async def terminate(self) -> int:
+        self._process.terminate()
+        return await self._process.wait()
+
+
+class KillingReport(io.BytesIO):
+    """Says when so many commands have had their answers."""
+
+    def __init__(self, kill_after: list[int]) -> None:
+        super().__init__()
+        self.lines = 0
+        self.reached = {number: asyncio.Event() for number in kill_after}
+
+    def write(self, line: bytes) -> int:  # type: ignore[override]
+        self.lines += 1
+        if self.lines in self.reached:
+            self.reached[self.lines].set()
+        return super().write(line)
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[Node]:
+    await node.start()
+    try:
+        yield node
+    finally:
+        if node._process.returncode is None:
+            await node.kill()
+
+
+def some_bookings() -> tuple[list[Command], Recomputation]:
+    stream = command_stream(real_bookings(), limit=BOOKINGS)
+    return stream, recompute(stream, {pool: max(1, peak * 4 // 5) for pool, peak in peak_demand(stream).items()})
+
+
+async def kill_and_restart(node: Node, report: KillingReport) -> None:
+    for reached in report.reached.values():
+        await reached.wait()
+        await node.kill()
+        await node.start()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="platform: needs kill -9")
+async def test_a_node_that_is_killed_on_the_way_has_every_acknowledged_command_once(tmp_path: Path) -> None:
+    stream, expected = some_bookings()
+    print(f"REPLAY_SEED={SEED}")
+    # Early enough that all of them are reached: not every command is sent.
+    report = KillingReport(sorted(random.Random(SEED).sample(range(1, len(stream) * 4 // 5), KILLS)))
+    node = Node(tmp_path / "capacity.db")
+    async with running(node):
+        async with ServiceClient([f"http://{node.address}"], connections=CONCURRENCY, patience_s=60) as client:
+            driver = Driver(client, stream, expected, concurrency=CONCURRENCY, report=report)
+            await driver.create_pools(key="create")
+            killing = asyncio.create_task(kill_and_restart(node, report))
+            await driver.drive()
+            await killing
+            await driver.compare_pools()
+            assert client.retries > 0, "the node was killed while commands were in flight"
+        assert await node.terminate() == 0
+    assert driver.figures.differences == []
+    assert driver.figures.done == len(stream)
+    assert driver.figures.rejected > 0
+    lines = [msgspec.json.decode(line) for line in report.getvalue().splitlines()]
+    assert {line["status"] for line in lines} == {200, 409}
+    reserved = [line["reservation_id"] for line in lines if line["outcome"] == "reserved"]
+    assert len(set(reserved)) == len(reserved)
