@@ -15,7 +15,6 @@ from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.persistence.deduplication import CommandMemory, KeyMemory, Remembered
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_outcome
-from actorkit.persistence.services import end
 
 if TYPE_CHECKING:
     from actorkit.persistence.entity import Entity
@@ -52,7 +51,7 @@ class Admission:
             self._services.host.give_back([call])
             return None
         if entity.broken is not None:
-            end(self._services, call, entity.broken)
+            call.fail(entity.broken)
             self._services.host.retire(entity.pid)
             return None
         if len(entity.gate) >= self._pending_max:
@@ -104,7 +103,7 @@ class Admission:
         self.keys.count = pending + stored
         if self.keys.count >= limit:
             full = Overloaded(f"the memory of idempotency keys of {entity.pid}", limit=limit, retry_after_s=60)
-            end(self._services, call, full)
+            call.fail(full)
             return
         await _rest(entity.run(call))
 
@@ -170,7 +169,7 @@ class Admission:
         return None
 
     def _store_failed(self, call: EntityCall, error: JournalError) -> None:
-        end(self._services, call, Unavailable(str(self._entity.pid), f"the journal cannot be read: {error}"))
+        call.fail(Unavailable(str(self._entity.pid), f"the journal cannot be read: {error}"))
 
 
 async def _rest(step: Step) -> None:

@@ -78,6 +78,7 @@ class EntityCall:
     __slots__ = (
         "args",
         "attempt",
+        "bucket",
         "chain",
         "command_id",
         "deadline",
@@ -87,7 +88,6 @@ class EntityCall:
         "key",
         "pid",
         "progress",
-        "tick",
         "trace",
     )
 
@@ -96,37 +96,42 @@ class EntityCall:
         pid: PersistenceId,
         handler: Handler,
         args: tuple[Any, ...],
-        *,
         command_id: str,
         key: str | None,
         deadline: float,
+        future: asyncio.Future[Any],
+        bucket: set[Any],
         trace: Trace,
         chain: tuple[PersistenceId, ...],
         attempt: int,
-        future: asyncio.Future[Any],
     ) -> None:
+        """``bucket`` is the one of ``Deadlines`` for ``deadline``, which the call is put into here."""
         self.pid = pid
         self.handler = handler
         self.args = args
         self.command_id = command_id
         self.key = key
         self.deadline = deadline
+        self.future = future
+        self.bucket = bucket
         self.trace = trace
         self.chain = chain
         self.attempt = attempt
-        self.future = future
         self.progress = Progress.QUEUED
         self.digest = b"" if key is None else handler.signature.digest(args)
-        self.tick = 0
+        bucket.add(self)
 
     def reply(self, reply: object) -> None:
         """Answers the caller; a caller that has gone, or whose deadline has passed, is not answered."""
         self.progress = Progress.ENDED
+        self.bucket.discard(self)
         if not self.future.done():
             self.future.set_result(reply)
 
     def fail(self, error: CallError) -> None:
+        """Ends the call with an error, and its deadline with it."""
         self.progress = Progress.ENDED
+        self.bucket.discard(self)
         if not self.future.done():
             self.future.set_exception(error)
 

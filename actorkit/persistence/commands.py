@@ -172,7 +172,7 @@ def published(function: Callable[[A], R | None]) -> Published[A, R]:
 class EntityReference:
     """A reference to one entity: it has the commands and queries of its class, and nothing else."""
 
-    __slots__ = ("_handlers", "_pid", "_target")
+    __slots__ = ("__dict__", "_handlers", "_pid", "_target")
 
     def __init__(self, target: CallTarget, pid: PersistenceId, handlers: dict[str, Handler]) -> None:
         self._target = target
@@ -186,7 +186,9 @@ class EntityReference:
                 f"a reference to {self._pid.type} has only its commands and queries "
                 f"({', '.join(sorted(self._handlers))}), not {name!r}"
             )
-        return Call(self._target, self._pid, handler)
+        call: Call[..., Any] = Call(self._target, self._pid, handler)
+        self.__dict__[name] = call
+        return call
 
     def __dir__(self) -> list[str]:
         return sorted(self._handlers)

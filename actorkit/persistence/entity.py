@@ -38,7 +38,7 @@ from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
 from actorkit.persistence.gate import Answer, Gate
 from actorkit.persistence.records import Metadata, encode_metadata, encode_outcome, encode_rejection
-from actorkit.persistence.services import EntityServices, ShardOwnership, end
+from actorkit.persistence.services import EntityServices, ShardOwnership
 from actorkit.persistence.settling import Settling
 from actorkit.persistence.snapshots import SnapshotPolicy, append_digest, encode_snapshot
 from actorkit.persistence.turn import EntityTurn
@@ -140,7 +140,7 @@ class Entity(Actor[Any]):
 
     def abandon(self, why: str) -> None:
         for answer in self.gate.drain():
-            end(self.services, answer.call, OutcomeUnknown(str(self.pid), why))
+            answer.call.fail(OutcomeUnknown(str(self.pid), why))
 
     # ----------------------------------------------------------------------------------------------------------- run
 
@@ -154,7 +154,9 @@ class Entity(Actor[Any]):
         self._turn = turn
         if handler.is_async:
             return self._run_async(call, turn)
-        outer, fields = current_turn.set(turn), logs.current.set(turn)
+        # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
+        current_turn.set(turn)
+        logs.current.set(turn)
         rejected: Rejected | None = None
         reply: Any = None
         error: Exception | None = None
@@ -164,9 +166,6 @@ class Entity(Actor[Any]):
             rejected = refusal
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
             error = raised
-        finally:
-            current_turn.reset(outer)
-            logs.current.reset(fields)
         self._conclude(call, turn, reply, rejected, error)
         return None
 
@@ -205,7 +204,7 @@ class Entity(Actor[Any]):
         turn.over = True
         self._turn = None
         self.settling.fail(doubt=False)
-        end(self.services, call, Unavailable(str(self.pid), "its node stopped while the handler was running"))
+        call.fail(Unavailable(str(self.pid), "its node stopped while the handler was running"))
 
     def emit(self, events: tuple[Event, ...]) -> None:
         turn = self.turn
@@ -332,7 +331,7 @@ class Entity(Actor[Any]):
         failure = HandlerFailed(str(self.pid), f"{call.handler.name} failed with {error!r}; nothing of it was kept")
         failure.__cause__ = error
         self.context.log.error("entity.handler_failed", entity=self.stream, handler=call.handler.name, exc_info=error)
-        end(self.services, call, failure)
+        call.fail(failure)
         self.settling.fail(doubt=False)
 
     # ------------------------------------------------------------------------------------------------------- release

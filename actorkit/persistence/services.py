@@ -10,7 +10,7 @@ import msgspec
 
 from actorkit.actor.deadlines import Deadlines
 from actorkit.clock import Clock, Randomness
-from actorkit.errors import CallError, JournalFailed
+from actorkit.errors import JournalFailed
 from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import Store, StoredSnapshot
 from actorkit.journal.writer import GroupCommit
@@ -103,9 +103,3 @@ class EntityServices(msgspec.Struct, kw_only=True):
     counters: Counters
     system: Any = None
     """The ``ActorSystem``, as handlers see it."""
-
-
-def end(services: EntityServices, call: EntityCall, error: CallError) -> None:
-    """Ends a call with an error, and its deadline with it."""
-    services.deadlines.discard(call)
-    call.fail(error)

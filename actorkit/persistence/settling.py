@@ -33,7 +33,6 @@ from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_metadata
 from actorkit.persistence.recovery import Recovery, recover
-from actorkit.persistence.services import end
 from actorkit.persistence.snapshots import encode_snapshot, event_digest
 from actorkit.persistence.turn import EntityTurn
 
@@ -74,7 +73,7 @@ class Settling:
     def undone(self, call: EntityCall, *, gone_out: bool) -> None:
         """A call whose handler has ended after the failure: it saw what may not be true."""
         if gone_out:
-            end(self._entity.services, call, self._unknown("it was undone after having asked others"))
+            call.fail(self._unknown("it was undone after having asked others"))
         else:
             self._undone.append(call)
 
@@ -144,13 +143,13 @@ class Settling:
                 entity.leave_now(answer)
             elif isinstance(answer.failure, Refused):
                 why = f"the journal refuses its events: {answer.failure.why}"
-                end(entity.services, answer.call, HandlerFailed(str(entity.pid), why))
+                answer.call.fail(HandlerFailed(str(entity.pid), why))
             elif isinstance(answer.failure, Overloaded):
-                end(entity.services, answer.call, answer.failure)
+                answer.call.fail(answer.failure)
             elif isinstance(answer.failure, JournalFailed):
-                end(entity.services, answer.call, self._unknown(str(answer.failure)))
+                answer.call.fail(self._unknown(str(answer.failure)))
             elif answer.gone_out:
-                end(entity.services, answer.call, self._unknown("it was not stored, but it had asked others"))
+                answer.call.fail(self._unknown("it was not stored, but it had asked others"))
             else:
                 again.append(answer.call)
         return owned, again
@@ -277,4 +276,4 @@ class Settling:
 
     def _end_all(self, answers: list[Answer], error: CallError) -> None:
         for answer in answers:
-            end(self._entity.services, answer.call, error)
+            answer.call.fail(error)

@@ -18,7 +18,10 @@ class EntityTurn(LogFields):
     __slots__ = ("call", "calls_made", "effects", "emitted", "gone_out", "over", "time_us")
 
     def __init__(self, path: str, stream: str, call: EntityCall, time_us: int) -> None:
-        super().__init__(path, stream, call.command_id, call.trace.trace_parent or call.trace.correlation)
+        self.actor = path
+        self.entity = stream
+        self.command = call.command_id
+        self.trace = call.trace.trace_parent or call.trace.correlation
         self.call = call
         self.time_us = time_us
         """The time of this turn and of all its events."""

@@ -21,7 +21,7 @@ from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.calls import EntityCall, Handler, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.entity import Entity
-from actorkit.persistence.services import EntityServices, end
+from actorkit.persistence.services import EntityServices
 from actorkit.persistence.turn import EntityTurn
 from actorkit.sharding.leases import Leases
 from actorkit.sharding.settings import ShardingSettings
@@ -62,6 +62,7 @@ class Region:
     ) -> None:
         self._runtime = runtime
         self._loop = runtime.loop
+        self._deadlines = runtime.deadlines
         self._node = node
         self._shards = shards
         self._clock = clock
@@ -97,7 +98,7 @@ class Region:
             self._sweeper.cancel()
         for shard in self._by_number.values():
             while shard.waiting:
-                end(self._services, shard.waiting.popleft(), Unavailable(str(self._node), "it is stopping"))
+                shard.waiting.popleft().fail(Unavailable(str(self._node), "it is stopping"))
         until_s = self._loop.time() + self._settings.drain_timeout_s
         while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
             await asyncio.sleep(_POLL_S)
@@ -163,10 +164,10 @@ class Region:
         Calls of one sender to one entity are handled in the order in which they were sent. Raises
         ``CallingOutAfterEmit`` within a handler that has emitted. Cancelling the future does not cancel the call.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        deadline = self._loop.time() + (
-            self._services.settings.deadline_default_s if deadline_s is None else deadline_s
-        )
+        loop = self._loop
+        future: asyncio.Future[Any] = loop.create_future()
+        within_s = self._services.settings.deadline_default_s if deadline_s is None else deadline_s
+        deadline = loop.time() + within_s
         turn = current_turn.get()
         chain: tuple[PersistenceId, ...] = ()
         if isinstance(turn, EntityTurn) and not turn.over:
@@ -175,27 +176,19 @@ class Region:
             chain = (*caller.chain, caller.pid)
             trace = Trace(caller.trace.correlation or caller.command_id, caller.command_id, caller.trace.trace_parent)
             deadline = min(deadline, caller.deadline)
+            within_s = max(0.0, deadline - loop.time())
             attempt = caller.attempt
         elif not command_id:
             self._ids += 1
             command_id = f"{self._node.incarnation}-{self._ids:x}"
-        call = EntityCall(
-            pid,
-            handler,
-            args,
-            command_id=command_id,
-            key=key,
-            deadline=deadline,
-            trace=trace,
-            chain=chain,
-            attempt=attempt,
-            future=future,
-        )
+        bucket = self._deadlines.recent.get(within_s)
+        if bucket is None:
+            bucket = self._deadlines.within(within_s)
+        call = EntityCall(pid, handler, args, command_id, key, deadline, future, bucket, trace, chain, attempt)
         if pid in chain:
             cycle = " → ".join(str(member) for member in (*chain[chain.index(pid) :], pid))
             call.fail(CallCycle(str(pid), f"it waits for its own answer: {cycle}"))
             return future
-        self._services.deadlines.add(deadline, call)
         self._deliver(call)
         return future
 
@@ -203,25 +196,15 @@ class Region:
         self._ids += 1
         future: asyncio.Future[Any] = self._loop.create_future()
         future.add_done_callback(_nobody_waits)
-        deadline = self._loop.time() + self._services.settings.deadline_default_s
-        call = EntityCall(
-            pid,
-            handler,
-            args,
-            command_id=f"{self._node.incarnation}-{self._ids:x}",
-            key=None,
-            deadline=deadline,
-            trace=_NO_TRACE,
-            chain=(),
-            attempt=1,
-            future=future,
-        )
-        self._services.deadlines.add(deadline, call)
-        return call
+        within_s = self._services.settings.deadline_default_s
+        deadline = self._loop.time() + within_s
+        bucket = self._deadlines.within(within_s)
+        command_id = f"{self._node.incarnation}-{self._ids:x}"
+        return EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, _NO_TRACE, (), 1)
 
     def _deliver(self, call: EntityCall) -> None:
         if self._closing:
-            end(self._services, call, Unavailable(str(self._node), "it is stopping"))
+            call.fail(Unavailable(str(self._node), "it is stopping"))
             return
         slot = self._slots.get(call.pid)
         if slot is not None and slot.shard.ready:
@@ -235,7 +218,7 @@ class Region:
             slot = self._activate(call.pid, shard) if slot is None else slot
         cell = slot.cell
         if len(cell.mailbox) >= cell.capacity and (refusal := cell.refusal()) is not None:
-            end(self._services, call, refusal)
+            call.fail(refusal)
             return
         cell.mailbox.append(call)
         cell.wake()
@@ -248,7 +231,7 @@ class Region:
             shard.waiting.extend(living)
         if len(shard.waiting) >= self._settings.buffer_max_calls:
             full = Overloaded(f"the buffer of shard {shard.shard}", limit=self._settings.buffer_max_calls)
-            end(self._services, call, full)
+            call.fail(full)
             return
         shard.waiting.append(call)
 
