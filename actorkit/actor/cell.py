@@ -271,7 +271,9 @@ class Cell:
             self.system.popleft()()
         if self.task is not None:
             return False
-        self.asleep = not self.ready
+        if not self.ready:
+            self._senders.admit(self.mailbox, self.capacity)
+            self.asleep = True
         return self.ready
 
     def _begin(self, item: Any, coroutine: Coroutine[Any, Any, Any]) -> None:

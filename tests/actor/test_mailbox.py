@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import pytest
 
 from actorkit.actor import Actor, ActorRef, ActorRuntime, ActorSettings, Reason
+from actorkit.actor.senders import Senders
 from actorkit.clock import SystemClock
 from actorkit.errors import ActorStopped, ConfigurationError, Overloaded, Unavailable
 
@@ -210,3 +212,42 @@ async def test_a_name_is_unique_among_the_living_and_free_again_afterwards(runti
     assert await second.ask("hello") == "hello"
     with pytest.raises(Unavailable):
         await first.ask("the first one is not the second one")
+
+
+async def test_senders_get_into_a_plain_actor_and_into_one_that_restarts(runtime: ActorRuntime) -> None:
+    made: list[Recorder] = []
+
+    def factory() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    def fail(_: Recorder) -> None:
+        raise ValueError
+
+    ref = runtime.spawn(factory, mailbox=1)
+    ref.tell("first")
+    await asyncio.wait_for(ref.send("second", deadline_s=1.0), 0.01)
+    await ref.send(fail, deadline_s=1.0)
+    # It gets in at once, although nothing is handled before the backoff is over.
+    await asyncio.wait_for(ref.send("third", deadline_s=1.0), 0.01)
+    await asyncio.sleep(1)
+    assert [actor.seen for actor in made] == [["first", "second"], ["third"]]
+
+
+async def test_a_sender_that_is_let_in_at_its_very_deadline_is_in() -> None:
+    loop = asyncio.get_running_loop()
+    line, mailbox = Senders(loop, 10, "/a"), deque[Any]()
+    # Both run in one turn of the loop, the admission first.
+    loop.call_at(1.0 - 1e-10, line.admit, mailbox, 1)
+    assert await line.wait("message", 1.0)
+    assert list(mailbox) == ["message"]
+
+
+async def test_a_sender_that_has_just_been_cancelled_is_not_let_in() -> None:
+    line, mailbox = Senders(asyncio.get_running_loop(), 10, "/a"), deque[Any]()
+    waiting = [asyncio.create_task(line.wait(number, 1.0)) for number in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    line.admit(mailbox, 1)
+    await asyncio.wait(waiting)
+    assert (list(mailbox), waiting[1].result(), len(line)) == ([1], True, 0)

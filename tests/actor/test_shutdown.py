@@ -78,6 +78,18 @@ async def test_stop_waits_for_the_running_handler_and_its_reply_arrives() -> Non
     await runtime.shutdown(1.0)
 
 
+async def test_nothing_expires_after_the_shutdown() -> None:
+    class Item:
+        def expire(self) -> None:
+            raise AssertionError
+
+    runtime = fresh()
+    runtime.deadlines.add(5.0, Item())
+    await runtime.shutdown(1.0)
+    await asyncio.sleep(10)
+    assert len(runtime.deadlines) == 0
+
+
 async def test_what_has_not_stopped_at_the_deadline_is_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
     runtime, log = fresh(), list[str]()
     stuck, idle = runtime.spawn(lambda: Node(log, 0), "stuck"), runtime.spawn(lambda: Node(log, 0), "idle")

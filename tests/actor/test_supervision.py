@@ -267,7 +267,7 @@ async def test_there_is_nothing_to_resume_in_a_start_that_failed(runtime: ActorR
         raise LookupError
 
     family = Family(runtime, started=started)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="stopped"):
         await (await family.child()).ask(1)
 
 
@@ -324,6 +324,20 @@ async def test_an_actor_that_is_stopped_while_it_backs_off_does_not_come_back(ru
     child = await family.child()
     await failing(child, ValueError())
     await runtime.stop(child)
+    await asyncio.sleep(10)
+    assert family.log == ["started 1", "restarting after ValueError 1"]
+
+
+async def test_a_stop_in_the_last_moment_of_the_backoff_wins(runtime: ActorRuntime) -> None:
+    family = Family(runtime)
+    child = await family.child()
+    await failing(child, ValueError())
+    await asyncio.sleep(0)
+    backoff = child.cell.life._backoff
+    assert backoff is not None
+    # Both run in one turn of the loop, the stop first.
+    loop = asyncio.get_running_loop()
+    loop.call_at(backoff.when() - 1e-10, child.cell.post, child.cell.life.stop)
     await asyncio.sleep(10)
     assert family.log == ["started 1", "restarting after ValueError 1"]
 

@@ -69,10 +69,12 @@ async def test_a_cancelled_timer_delivers_nothing_even_if_its_message_was_waitin
     timers.cancel("a")
     timers.cancel("unknown")
     timers.once("b", 1.0, "cancelled in the mailbox")
+    timers.every("c", 1.0, "cancelled in the mailbox")
 
     async def busy(actor: Timed) -> None:
         await asyncio.sleep(2.0)
         actor.context.timers.cancel("b")
+        actor.context.timers.cancel("c")
 
     actor.context.self_ref.tell(busy)
     await asyncio.sleep(5)
@@ -109,7 +111,7 @@ async def test_none_survives_a_restart(runtime: ActorRuntime) -> None:
 
     ref = runtime.spawn(factory)
     await ref.ask(lambda actor: actor.context.timers.every("beat", 1.0, "beat"))
-    await asyncio.wait([ref.ask(fail)])
+    await asyncio.gather(ref.ask(fail), return_exceptions=True)
     await asyncio.sleep(5)
     assert [actor.seen for actor in made] == [[], []]
 

@@ -369,6 +369,6 @@ async def test_what_expires_runs_in_nobodys_turn(runtime: ActorRuntime) -> None:
             self.turn = current_turn.get()
 
     item = Item()
-    await runtime.spawn(Recorder).ask(lambda _: runtime.deadlines.add(asyncio.get_running_loop().time(), item))
+    runtime.spawn(Recorder).tell(lambda _: runtime.deadlines.add(asyncio.get_running_loop().time(), item))
     await asyncio.sleep(1)
     assert item.turn is None

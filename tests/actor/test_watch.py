@@ -79,7 +79,7 @@ async def test_a_restart_tells_nobody_and_keeps_the_watch(runtime: ActorRuntime)
     def fail(_: Recorder) -> None:
         raise ValueError
 
-    await asyncio.wait([watched.ask(fail)])
+    await asyncio.gather(watched.ask(fail), return_exceptions=True)
     await watched.ask("works again")
     assert actor.seen == []
     await runtime.stop(watched)
