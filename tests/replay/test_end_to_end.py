@@ -1,6 +1,8 @@
 """Real bookings against a real node in a process of its own, which is killed and started again on the way.
 
-All of them, with ten kills: ``REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k killed --timeout 3600"``.
+All of them, with ten kills::
+
+    REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k is_killed --timeout 3600"
 """
 
 from __future__ import annotations
@@ -38,17 +40,19 @@ class Node:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         self._journal = journal
+        self.log = journal.with_suffix(".log")
         self._process: asyncio.subprocess.Process
 
     async def start(self) -> None:
         """Returns once it serves."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1", "--http", self.address),
-            *("--journal", f"sqlite:///{self._journal}"),
-            cwd=PROJECT,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1", "--http", self.address),
+                *("--journal", f"sqlite:///{self._journal}"),
+                cwd=PROJECT,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
         assert self._process.stdout is not None
         assert b"serves" in await self._process.stdout.readline()
 
@@ -82,6 +86,9 @@ async def running(node: Node) -> AsyncIterator[Node]:
     await node.start()
     try:
         yield node
+    except BaseException:
+        print(node.log.read_text()[-4000:])
+        raise
     finally:
         if node._process.returncode is None:
             await node.kill()
