@@ -93,7 +93,14 @@ class Appender:
         return results
 
     def _append(self, db: sqlite3.Connection, batch: Sequence[Append], *, strict: bool) -> list[AppendResult]:
-        refused = {n: why for n, append in enumerate(batch) if (why := self._refusal(append, strict)) is not None}
+        shard_count, payload_max_bytes = self._shard_count, self._settings.payload_max_bytes
+        refused: dict[int, str] = {}
+        for n, append in enumerate(batch):
+            why = refusal(append, shards=shard_count, payload_max_bytes=payload_max_bytes)
+            if why is None and strict:
+                why = storable(append)
+            if why is not None:
+                refused[n] = why
         rest = [append for n, append in enumerate(batch) if n not in refused] if refused else batch
         self._load_shards(db, {append.shard for append in rest})
         self._load_streams(db, rest)
@@ -125,10 +132,6 @@ class Appender:
             db.execute(_STORE_HEADS, (json.dumps(changed),))
         self._bound()
         return results
-
-    def _refusal(self, append: Append, strict: bool) -> str | None:
-        why = refusal(append, shards=self._shard_count, payload_max_bytes=self._settings.payload_max_bytes)
-        return storable(append) if why is None and strict else why
 
     def _load_shards(self, db: sqlite3.Connection, shards: set[int]) -> None:
         """Reads the shards as they are in this transaction, in one step."""

@@ -78,6 +78,7 @@ class SqliteWriter:
         self._thread = threading.Thread(target=self._main, name=f"actorkit-journal {file.name}", daemon=True)
         self._db: sqlite3.Connection | None = None
         self._checkpointer = Checkpointer(self._file, settings)
+        self._weigh: Callable[[], int] | None = None
         self._forget: list[Callable[[], None]] = []
 
     def on_rollback(self, forget: Callable[[], None]) -> None:
@@ -208,7 +209,7 @@ class SqliteWriter:
             raise
         if written:
             self.unsettled = False
-            self._checkpointer.wrote(pages())
+            self._weigh = pages
         return result
 
     def _roll_back(self, db: sqlite3.Connection, written: bool) -> None:
@@ -229,9 +230,11 @@ class SqliteWriter:
         return error
 
     def _checkpoint(self) -> None:
-        db = self._db
-        if db is None or self.failed is not None:
+        db, weigh = self._db, self._weigh
+        if db is None or weigh is None or self.failed is not None:
             return
+        self._weigh = None
+        self._checkpointer.wrote(weigh())
         try:
             self._checkpointer.due(db)
         except sqlite3.Error as error:

@@ -130,7 +130,7 @@ class GroupCommit:
         batch = self._take()
         if len(self._overdue) >= self._settings.overdue_max_batches:
             error = JournalUnavailable(f"the store has not answered {len(self._overdue)} batches: nothing more is sent")
-            self._settle(batch, error)
+            self._settle(batch.settled, error)
             asyncio.get_running_loop().call_soon(self._start)
             return
         loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ class GroupCommit:
             self.bytes += batch.size_bytes
         # The next commit runs beside the callbacks of this one; its answer comes in a later turn of the loop.
         self._start()
-        self._settle(batch, outcome)
+        self._settle(batch.settled, outcome)
 
     @staticmethod
     def _outcome(batch: _Batch, task: asyncio.Task[list[AppendResult]]) -> list[AppendResult] | JournalError:
@@ -210,12 +210,15 @@ class GroupCommit:
         self._overdue.add(batch.task)
         _log.warning("journal.append_timed_out", appends=len(batch.appends), overdue=len(self._overdue))
         timeout_s = self._settings.append_timeout_s
-        self._settle(batch, AppendUncertain(f"no answer within {timeout_s:g} s: whether it is stored is unknown"))
+        self._settle(
+            batch.settled, AppendUncertain(f"no answer within {timeout_s:g} s: whether it is stored is unknown")
+        )
         self._start()
 
-    def _settle(self, batch: _Batch, outcome: Sequence[AppendResult] | JournalError) -> None:
+    @staticmethod
+    def _settle(callbacks: Sequence[Settled], outcome: Sequence[AppendResult] | JournalError) -> None:
         results = repeat(outcome) if isinstance(outcome, JournalError) else outcome
-        for settled, result in zip(batch.settled, results, strict=False):
+        for settled, result in zip(callbacks, results, strict=False):
             try:
                 settled(result)
             except Exception as error:  # noqa: BLE001 - one owner's mistake must not keep the others waiting
@@ -227,7 +230,7 @@ class GroupCommit:
         self._stopped = failure
         _log.critical("journal.failed", error=str(failure))
         if batch is not None:
-            self._settle(batch, failure)
+            self._settle(batch.settled, failure)
         self._give_up()
         if self._idle is not None:
             self._idle.set()
@@ -241,10 +244,10 @@ class GroupCommit:
             if in_flight.task is not None:
                 in_flight.task.cancel()
             self._settle(
-                in_flight,
+                in_flight.settled,
                 self._failed or AppendUncertain("the writer was closed in mid-commit: whether it is stored is unknown"),
             )
         for task in self._overdue:
             task.cancel()
         while self._queue:
-            self._settle(self._take(), self._stopped or JournalUnavailable("the writer is closed"))
+            self._settle(self._take().settled, self._stopped or JournalUnavailable("the writer is closed"))
