@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from actorkit import logs
 from actorkit.actor.dead_letters import Reason
 from actorkit.actor.life import Life
-from actorkit.actor.mailbox import Ask
+from actorkit.actor.mailbox import Ask, Senders
 from actorkit.actor.ref import ActorRef
-from actorkit.actor.senders import Senders
 from actorkit.actor.stash import Stash, StashFull
 from actorkit.actor.timers import Timer
 from actorkit.errors import ActorStopped, CallError, HandlerFailed, OutcomeUnknown, Overloaded, Rejected, Unavailable

@@ -1,18 +1,24 @@
-"""What stands in a mailbox: a plain message (from ``tell``), an ``Ask``, or a fired ``Timer``."""
+"""What stands in a mailbox (a shell): a plain message (from ``tell``), an ``Ask``, or a fired ``Timer``.
+
+And the line of those who wait for room in it: whoever frees room puts the first one's message in on its behalf, so that
+nobody who comes later can take the place.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actorkit.errors import OutcomeUnknown, Unavailable
+from actorkit.errors import OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from actorkit.actor.cell import Cell
 
-__all__ = ["Ask"]
+__all__ = ["Ask", "Senders"]
 
 
 class Ask(msgspec.Struct, eq=False):
@@ -48,3 +54,57 @@ class Ask(msgspec.Struct, eq=False):
         if not self.future.done():
             self.future.set_result(result)
         self.bucket.discard(self)
+
+
+class Senders:
+    """Who waits for room in a mailbox: first come, first served; at most ``limit`` at once."""
+
+    __slots__ = ("_limit", "_line", "_loop", "_receiver")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, receiver: str) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._receiver = receiver
+        self._line: deque[tuple[asyncio.Future[bool], Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    async def wait(self, message: object, deadline_s: float) -> bool:
+        """Until ``message`` has been let in (True) or sent away by ``close`` (False).
+
+        Raises ``TimeoutError`` after ``deadline_s`` seconds, ``Overloaded`` if too many wait already. Then, and on
+        cancellation, the message is not in, except that a cancellation may come just after it got in.
+        """
+        if len(self._line) >= self._limit:
+            raise Overloaded(f"the line of senders to {self._receiver}", limit=self._limit)
+        admitted: asyncio.Future[bool] = self._loop.create_future()
+        entry = (admitted, message)
+        self._line.append(entry)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await admitted
+        except TimeoutError:
+            if admitted.done() and not admitted.cancelled():
+                return admitted.result()
+            raise
+        finally:
+            # Messages are not compared: an author's __eq__ may do anything.
+            if not admitted.done() or admitted.cancelled():
+                self._line = deque(other for other in self._line if other is not entry)
+
+    def admit(self, mailbox: deque[Any], capacity: int) -> None:
+        """Let in as many as there is room for."""
+        while self._line and len(mailbox) < capacity:
+            admitted, message = self._line.popleft()
+            if not admitted.done():
+                mailbox.append(message)
+                admitted.set_result(True)
+
+    def close(self) -> Iterator[Any]:
+        """Send everybody away; gives their messages."""
+        while self._line:
+            admitted, message = self._line.popleft()
+            if not admitted.done():
+                admitted.set_result(False)
+                yield message

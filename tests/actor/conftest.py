@@ -1,4 +1,4 @@
-"""A loop on virtual time: waiting costs nothing, and a test that would wait for ever fails at once."""
+"""A loop on virtual time: waiting costs nothing; waiting for ever and unhandled exceptions fail the test."""
 
 from __future__ import annotations
 
@@ -39,8 +39,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         super().__init__(selector)
 
+        self.unhandled: list[Mapping[str, Any]] = []
+        self.set_exception_handler(lambda _, context: self.unhandled.append(context))
+
     def time(self) -> float:
         return self.now_s
+
+    def close(self) -> None:
+        super().close()
+        assert not self.unhandled, f"exceptions that nobody handled: {self.unhandled}"
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -9,7 +9,7 @@ import pytest
 
 from actorkit.actor import Actor, ActorRef, ActorRuntime
 from actorkit.clock import SystemClock
-from actorkit.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from actorkit.errors import ConfigurationError, HandlerFailed, OutcomeUnknown, Unavailable
 
 from .conftest import EvenRandomness, Recorder
 
@@ -149,7 +149,7 @@ async def test_a_shutdown_ends_a_start_and_a_backoff_too() -> None:
     await asyncio.wait(asks[1:])
     asks.append(failing.ask("waits, too"))
     await runtime.shutdown(0.01)
-    assert all(ask.done() for ask in asks)
+    assert [type(ask.exception()) for ask in asks] == [Unavailable, HandlerFailed, Unavailable]
     assert len(runtime) == 0
 
 
