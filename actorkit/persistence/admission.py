@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from actorkit.errors import IdempotencyKeyReused, JournalError, Overloaded, Unavailable
 from actorkit.persistence.calls import EntityCall, Progress
-from actorkit.persistence.deduplication import CommandMemory, KeyMemory, Remembered
+from actorkit.persistence.deduplication import KeyMemory, Remembered
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_outcome
 
@@ -36,12 +36,17 @@ class Admission:
         self._window_us = int(settings.keys_window_s * 1e6)
         self._room: asyncio.Future[None] | None = None
         self.keys = KeyMemory(in_memory=settings.keys_in_memory, window_us=self._window_us)
-        self.commands = CommandMemory(settings.command_ids_in_memory)
+        self.waits_for_room = False
 
     def forget_all(self) -> None:
         """The entity's memory is rebuilt: what is remembered here comes from the store again."""
         self.keys.forget_all()
-        self.commands.clear()
+
+    @property
+    def open(self) -> bool:
+        """Whether a new call without a key may simply be run."""
+        entity = self._entity
+        return entity.broken is None and not entity.lost and len(entity.gate.waiting) < self._pending_max
 
     def admit(self, call: EntityCall) -> Step:
         entity = self._entity
@@ -65,12 +70,13 @@ class Admission:
     def has_room(self) -> None:
         """Answers have left the gate."""
         if self._room is not None and len(self._entity.gate) <= self._pending_max // 2:
-            room, self._room = self._room, None
+            room, self._room, self.waits_for_room = self._room, None, False
             if not room.done():
                 room.set_result(None)
 
     async def _when_there_is_room(self, call: EntityCall) -> None:
         self._room = self._services.loop.create_future()
+        self.waits_for_room = True
         await self._room
         await _rest(self.admit(call))
 
@@ -94,7 +100,7 @@ class Admission:
     async def _count_keys(self, call: EntityCall) -> None:
         """The count in memory may be too high, since keys that only the store has grow old unseen."""
         entity, limit = self._entity, self._services.settings.keys_max
-        pending = sum(answer.call.key is not None for answer in entity.gate.waiting())
+        pending = sum(answer.call.key is not None for answer in entity.gate.waiting)
         try:
             stored = await self._services.store.count_keys(entity.stream, since_us=entity.now_us() - self._window_us)
         except JournalError as error:
@@ -134,20 +140,19 @@ class Admission:
 
     # --------------------------------------------------------------------------------------------------- command ids
 
-    def _admit_repeated(self, call: EntityCall) -> Step:
-        known = self.commands.find(call.command_id)
-        if known is not None:
-            return self._repeat(call, known)
-        return self._look_up_command(call)
-
-    async def _look_up_command(self, call: EntityCall) -> None:
-        """A command that was sent before: a snapshot may have hidden that it was executed."""
+    async def _admit_repeated(self, call: EntityCall) -> None:
+        """A command that was sent before: it may be waiting at the gate, or be among the newest events."""
+        entity = self._entity
+        for answer in entity.gate.waiting:
+            if answer.call.command_id == call.command_id:
+                entity.answer_from_memory(Answer(call, answer.reply, answer.rejected, answer.sequence, True))
+                return
         try:
-            known = await self._entity.settling.find_command(call.command_id)
+            known = await entity.settling.find_command(call.command_id)
         except JournalError as error:
             self._store_failed(call, error)
             return
-        await _rest(self._repeat(call, known) if known is not None else self._entity.run(call))
+        await _rest(self._repeat(call, known) if known is not None else entity.run(call))
 
     # ------------------------------------------------------------------------------------------------------- outcome
 
@@ -161,11 +166,11 @@ class Admission:
                 f"the idempotency key {call.key!r} was used before on {entity.pid}, for another call or other "
                 "arguments: use a new key for a new command"
             )
-            entity.answer_from_memory(Answer(call, None, reused, entity.sequence, from_memory=True))
+            entity.answer_from_memory(Answer(call, None, reused, entity.sequence, True))
             return None
         rejected = outcome.rejection()
         reply = None if rejected is not None else call.handler.signature.decode_reply(outcome.reply)
-        entity.answer_from_memory(Answer(call, reply, rejected, entity.sequence, from_memory=True))
+        entity.answer_from_memory(Answer(call, reply, rejected, entity.sequence, True))
         return None
 
     def _store_failed(self, call: EntityCall, error: JournalError) -> None:

@@ -1,8 +1,9 @@
 """Every command acts once: what an entity remembers of the commands it has executed.
 
-Two memories, both bounded. **Keys** are the callers' idempotency keys, remembered for a time (24 h and a margin); the
-newest are held in memory, all are in the store's index. **Command ids** are given by regions and recognise a command
-that the framework itself sent again; the newest suffice, because such a retry ends with the call's deadline.
+Two kinds of repetition are recognised. The callers' idempotency **keys** are remembered for a time (24 h and a
+margin): the newest in memory, here, and all in the store's index. **Command ids** are given by regions, for commands
+that the framework itself sends again; those are looked up among the answers that wait and the newest events of the
+stream, because such a retry ends with the call's deadline.
 
 Pure: the entity does the reading.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
-__all__ = ["CommandMemory", "KeyMemory", "Remembered"]
+__all__ = ["KeyMemory", "Remembered"]
 
 
 class Remembered(NamedTuple):
@@ -69,22 +70,3 @@ class KeyMemory:
         if len(newest) > self._in_memory:
             newest.popitem(last=False)
             self.complete = False
-
-
-class CommandMemory:
-    """The newest command ids of one entity, and how those commands ended."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._newest: OrderedDict[str, bytes] = OrderedDict()
-
-    def find(self, command_id: str) -> bytes | None:
-        return self._newest.get(command_id)
-
-    def remember(self, command_id: str, outcome: bytes) -> None:
-        self._newest[command_id] = outcome
-        if len(self._newest) > self._limit:
-            self._newest.popitem(last=False)
-
-    def clear(self) -> None:
-        self._newest.clear()

@@ -11,7 +11,7 @@ All of it runs on one loop. While a coroutine of the entity runs, the actor's ce
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,7 @@ class Entity(Actor[Any]):
         self.admission = Admission(self)
         self.snapshot_policy = SnapshotPolicy(settings.snapshot_every_events)
         self.settling = Settling(self)
+        self._publishes = bool(entity_type.published)
         self.broken: CallError | None = None
         """Why the entity takes no calls: its state could not be rebuilt."""
         self.lost = False
@@ -122,6 +123,8 @@ class Entity(Actor[Any]):
 
     def receive(self, message: Any) -> Coroutine[Any, Any, None] | None:
         if type(message) is EntityCall:
+            if message.key is None and message.attempt == 1 and self.admission.open:
+                return self.run(message) if message.progress is Progress.QUEUED else None
             return self.admission.admit(message)
         if message is _SETTLE:
             return self.settling.settle()
@@ -150,8 +153,7 @@ class Entity(Actor[Any]):
     def run(self, call: EntityCall) -> Coroutine[Any, Any, None] | None:
         call.progress = Progress.RUNNING
         handler = call.handler
-        turn = EntityTurn(self.context.path, self.stream, call, self.now_us())
-        self._turn = turn
+        turn = self._turn = EntityTurn(self.context.path, self.stream, call, self.now_us())
         if handler.is_async:
             return self._run_async(call, turn)
         # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
@@ -255,15 +257,15 @@ class Entity(Actor[Any]):
     def answer(self, call: EntityCall, turn: EntityTurn, reply: Any, encoded: bytes, rejected: Rejected | None) -> None:
         """Puts the answer at the gate, and what must be stored with it on its way to the journal."""
         counters = self.services.counters
-        if call.handler.kind is Kind.QUERY:
-            counters.queries += 1
-        elif rejected is None:
+        if rejected is not None:
+            counters.rejected += 1
+        elif call.handler.kind is Kind.COMMAND:
             counters.commands += 1
         else:
-            counters.rejected += 1
+            counters.queries += 1
         remembered = call.key is not None and (rejected is None or rejected.remembered)
         if not turn.emitted and not remembered:
-            answer = Answer(call, reply, rejected, self.sequence, from_memory=True)
+            answer = Answer(call, reply, rejected, self.sequence, True)
             if rejected is None:
                 answer.effects = turn.effects
             self.answer_from_memory(answer)
@@ -275,7 +277,7 @@ class Entity(Actor[Any]):
         except (TypeError, OverflowError) as error:
             self._handler_failed(call, error)
             return
-        answer = Answer(call, reply, rejected, self.sequence, from_memory=False)
+        answer = Answer(call, reply, rejected, self.sequence, False)
         answer.gone_out = turn.gone_out
         answer.epoch = self.shard.epoch
         if rejected is None:
@@ -304,10 +306,9 @@ class Entity(Actor[Any]):
             outcome,
         )
         self.time_us = turn.time_us
-        self.admission.commands.remember(call.command_id, outcome)
         if call.key is not None:
             self.admission.keys.remember(call.key, outcome, turn.time_us)
-        if emitted:
+        if emitted and (self._publishes or self.snapshot_policy.due(self.sequence)):
             self._note_state(answer, append)
         self.gate.hold(answer)
         try:
@@ -317,8 +318,7 @@ class Entity(Actor[Any]):
 
     def _note_state(self, answer: Answer, append: Append) -> None:
         """What shows the state at this very version is taken now and let out with the answer."""
-        for name, view in self.entity_type.published.items():
-            answer.views.append((name, view.function(self.actor)))
+        answer.views = [(name, view.function(self.actor)) for name, view in self.entity_type.published.items()]
         if self.snapshot_policy.due(self.sequence):
             self.snapshot_policy.taken(self.sequence)
             answer.snapshot = encode_snapshot(
@@ -342,6 +342,7 @@ class Entity(Actor[Any]):
             self.gate.landed(answer)
             if not self.settling.failed:
                 self.release()
+                return
         else:
             self.gate.failed(answer, result)
             if isinstance(result, JournalFailed):
@@ -357,12 +358,15 @@ class Entity(Actor[Any]):
 
     def release(self) -> None:
         """Lets out what is durable."""
-        for answer in self.gate.leaving():
+        waiting = self.gate.waiting
+        while waiting and waiting[0].durable:
+            answer = waiting.popleft()
             if answer.from_memory:
                 self.leave_from_memory(answer)
             else:
                 self.leave_now(answer)
-        self.admission.has_room()
+        if self.admission.waits_for_room:
+            self.admission.has_room()
 
     def leave_from_memory(self, answer: Answer) -> None:
         """An answer that rests on memory leaves under a valid lease, or once the store has confirmed the ownership."""
@@ -379,23 +383,24 @@ class Entity(Actor[Any]):
             self.services.host.give_back([answer.call])
 
     def leave_now(self, answer: Answer) -> None:
-        services = self.services
-        for effect in answer.effects:
+        if answer.effects:
+            self._let_out(answer.effects)
+        for name, value in answer.views:
+            self.services.publish(self.pid.type, name, self.pid.id, answer.sequence, value)
+        if answer.snapshot is not None:
+            self.services.save_snapshot(answer.snapshot)
+        if answer.rejected is None:
+            answer.call.reply(answer.reply)
+        else:
+            answer.call.fail(answer.rejected)
+
+    def _let_out(self, effects: Sequence[Callable[[], None]]) -> None:
+        for effect in effects:
             try:
                 effect()
             except Exception as error:
-                services.counters.effects_failed += 1
+                self.services.counters.effects_failed += 1
                 self.context.log.error("entity.effect_failed", entity=self.stream, exc_info=error)
-        for name, value in answer.views:
-            services.publish(self.pid.type, name, self.pid.id, answer.sequence, value)
-        if answer.snapshot is not None:
-            services.save_snapshot(answer.snapshot)
-        call = answer.call
-        services.deadlines.discard(call)
-        if answer.rejected is not None:
-            call.fail(answer.rejected)
-        else:
-            call.reply(answer.reply)
 
     # -------------------------------------------------------------------------------------------------------- timers
 

@@ -95,6 +95,7 @@ class EventCodec:
     def __init__(self, events: Iterable[type[Event]]) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self.by_name: dict[str, type[Event]] = {}
+        self._by_class: dict[type[Event], msgspec.msgpack.Decoder[Any]] = {}
         self._current: dict[tuple[str, int], msgspec.msgpack.Decoder[Any]] = {}
         for event in events:
             known = self.by_name.get(event.event_name)
@@ -104,7 +105,7 @@ class EventCodec:
                     f"{event.event_name!r}: give one another, as in class {event.__name__}(Event, name='...')"
                 )
             self.by_name[event.event_name] = event
-            self._current[event.event_name, event.event_version] = _decoder(event)
+            self._by_class[event] = self._current[event.event_name, event.event_version] = _decoder(event)
 
     def encode(self, event: Event) -> tuple[bytes, Any]:
         """The bytes to be stored, and the event as every later replay will see it.
@@ -113,8 +114,8 @@ class EventCodec:
         could not be read again must not be written.
         """
         cls = type(event)
-        decoder = self._current.get((cls.event_name, cls.event_version))
-        if decoder is None or self.by_name[cls.event_name] is not cls:
+        decoder = self._by_class.get(cls)
+        if decoder is None:
             raise DeclarationError(
                 f"{cls.__qualname__} is not among the declared events ({', '.join(sorted(self.by_name))}): "
                 "add it to the actor's PersistentActor[State, Events]"

@@ -12,7 +12,7 @@ Pure: the entity tells it what has landed, and delivers what it gives out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actorkit.errors import JournalError, Overloaded, Rejected
@@ -43,7 +43,7 @@ class Answer:
     )
 
     def __init__(
-        self, call: EntityCall, reply: Any, rejected: Rejected | None, sequence: int, *, from_memory: bool
+        self, call: EntityCall, reply: Any, rejected: Rejected | None, sequence: int, from_memory: bool
     ) -> None:
         self.call = call
         self.reply = reply
@@ -54,8 +54,8 @@ class Answer:
         """It has no append of its own, so it needs a valid lease as well."""
         self.durable = from_memory
         self.failure: AppendResult | JournalError | Overloaded | None = None
-        self.effects: list[Effect] = []
-        self.views: list[tuple[str, Any]] = []
+        self.effects: Sequence[Effect] = ()
+        self.views: Sequence[tuple[str, Any]] = ()
         self.snapshot: StoredSnapshot | None = None
         self.epoch = 0
         """The epoch under which its append was sent."""
@@ -66,21 +66,22 @@ class Answer:
 class Gate:
     """The answers of one entity that wait, in the order in which their calls were handled."""
 
-    __slots__ = ("_waiting", "committed", "outstanding")
+    __slots__ = ("committed", "outstanding", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[Answer] = deque()
+        self.waiting: deque[Answer] = deque()
+        """What waits, in order. Its head leaves once it is durable."""
         self.outstanding = 0
         """Appends on their way to the journal."""
         self.committed = 0
         """The entity's sequence as far as it is known to be durable."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def hold(self, answer: Answer) -> None:
         """Takes an answer into the line; one with an append of its own counts as outstanding from now on."""
-        self._waiting.append(answer)
+        self.waiting.append(answer)
         if not answer.from_memory:
             self.outstanding += 1
 
@@ -95,18 +96,8 @@ class Gate:
         self.outstanding -= 1
         answer.failure = failure
 
-    def waiting(self) -> Iterator[Answer]:
-        """What waits, in order."""
-        return iter(self._waiting)
-
-    def leaving(self) -> Iterator[Answer]:
-        """Takes out what may leave now, in order."""
-        waiting = self._waiting
-        while waiting and waiting[0].durable:
-            yield waiting.popleft()
-
     def drain(self) -> list[Answer]:
         """Takes out everything, for it to be settled otherwise."""
-        answers = list(self._waiting)
-        self._waiting.clear()
+        answers = list(self.waiting)
+        self.waiting.clear()
         return answers

@@ -51,6 +51,3 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True):
     keys_in_memory: int = 4_096
     """Newest keys of one entity that are held in memory; older ones are looked up in the store, one read for each new
     key. About 300 bytes each."""
-
-    command_ids_in_memory: int = 1_024
-    """Newest commands of one entity by which a command that is sent again is recognised without reading the journal."""

@@ -9,28 +9,19 @@ Pure: time comes in, nothing goes out.
 
 from __future__ import annotations
 
-from enum import Enum
-
-__all__ = ["Lease", "Stage"]
-
-
-class Stage(Enum):
-    """How far the activation of a shard is."""
-
-    WANTED = "wanted"
-    """Not owned, or in doubt: to be acquired under a new epoch. Calls wait."""
-    ACTIVE = "active"
-    """Owned under ``epoch``. Calls are delivered."""
+__all__ = ["Lease"]
 
 
 class Lease:
     """What this process holds of one shard."""
 
-    __slots__ = ("_rate_error", "epoch", "stage", "valid_until_s")
+    __slots__ = ("_rate_error", "active", "epoch", "valid_until_s")
 
     def __init__(self, clock_rate_error: float) -> None:
         self._rate_error = clock_rate_error
-        self.stage = Stage.WANTED
+        self.active = False
+        """Whether the shard is owned under ``epoch``, and calls are delivered. Else it is to be acquired, and calls
+        wait."""
         self.epoch = 0
         self.valid_until_s = float("-inf")
 
@@ -42,7 +33,7 @@ class Lease:
         """
         unbroken = self.epoch != 0 and epoch == self.epoch + 1
         self.epoch = epoch
-        self.stage = Stage.ACTIVE
+        self.active = True
         self.renewed(asked_at_s, duration_s)
         return unbroken
 
@@ -52,8 +43,8 @@ class Lease:
 
     def lost(self) -> None:
         """Another owner has the shard, or the epoch is to be raised: nothing rests on memory any more."""
-        self.stage = Stage.WANTED
+        self.active = False
         self.valid_until_s = float("-inf")
 
     def is_valid(self, now_s: float) -> bool:
-        return self.stage is Stage.ACTIVE and now_s < self.valid_until_s
+        return self.active and now_s < self.valid_until_s

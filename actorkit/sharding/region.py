@@ -71,6 +71,7 @@ class Region:
         self._by_number: dict[int, Shard] = {}
         self._slots: OrderedDict[PersistenceId, _Slot] = OrderedDict()
         self._ids = 0
+        self._id_prefix = f"{node.incarnation}-"
         self._tick = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
@@ -180,7 +181,7 @@ class Region:
             attempt = caller.attempt
         elif not command_id:
             self._ids += 1
-            command_id = f"{self._node.incarnation}-{self._ids:x}"
+            command_id = f"{self._id_prefix}{self._ids:x}"
         bucket = self._deadlines.recent.get(within_s)
         if bucket is None:
             bucket = self._deadlines.within(within_s)
@@ -199,7 +200,7 @@ class Region:
         within_s = self._services.settings.deadline_default_s
         deadline = self._loop.time() + within_s
         bucket = self._deadlines.within(within_s)
-        command_id = f"{self._node.incarnation}-{self._ids:x}"
+        command_id = f"{self._id_prefix}{self._ids:x}"
         return EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, _NO_TRACE, (), 1)
 
     def _deliver(self, call: EntityCall) -> None:
@@ -207,7 +208,7 @@ class Region:
             call.fail(Unavailable(str(self._node), "it is stopping"))
             return
         slot = self._slots.get(call.pid)
-        if slot is not None and slot.shard.ready:
+        if slot is not None and slot.shard.lease.active:
             self._slots.move_to_end(call.pid)
             slot.used_tick = self._tick
         else:

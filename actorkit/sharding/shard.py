@@ -9,7 +9,7 @@ from typing import Protocol
 
 from actorkit.clock import Clock
 from actorkit.persistence.calls import EntityCall
-from actorkit.sharding.activation import Lease, Stage
+from actorkit.sharding.activation import Lease
 
 __all__ = ["Leaseholder", "Shard"]
 
@@ -47,7 +47,7 @@ class Shard:
     @property
     def ready(self) -> bool:
         """Whether calls may be delivered to its entities."""
-        return self.lease.stage is Stage.ACTIVE
+        return self.lease.active
 
     def lease_is_valid(self) -> bool:
         return self.lease.is_valid(self._clock.lease_s())
