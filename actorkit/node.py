@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,6 +45,7 @@ S = TypeVar("S", bound=State)
 _log = structlog.get_logger("actorkit.node")
 _EXIT_STATUS_AFTER_FAILED_SYNC = 70
 _REBUILD_RETRY_S = 0.5
+_GC_YOUNG_OBJECTS, _GC_MIDDLE_ROUNDS, _GC_OLD_ROUNDS = 20_000, 50, 100
 
 
 def exit_process(error: JournalFailed) -> None:
@@ -302,7 +304,13 @@ class ActorSystem:
 
 
 def run(main: Coroutine[Any, Any, R]) -> R:
-    """``asyncio.run`` on uvloop where the platform has it."""
+    """``asyncio.run`` as a server process wants it: on uvloop where the platform has it, and with fewer collections.
+
+    A busy system makes many short-lived objects; Python's defaults look for garbage among them every 700 allocations,
+    which takes a sixth of the time. What exists before ``main`` runs (modules, classes) is not looked at any more.
+    """
+    gc.freeze()
+    gc.set_threshold(_GC_YOUNG_OBJECTS, _GC_MIDDLE_ROUNDS, _GC_OLD_ROUNDS)
     try:
         import uvloop
     except ImportError:
