@@ -59,6 +59,10 @@ SHELLS: dict[str, str] = {
     "actor/ref": "an ask is a future of the loop",
     "actor/runtime": "owns the loop's side of all actors",
     "actor/timers": "the loop's timers",
+    "gateway/handlers": "an asyncio handler of aiohttp's requests",
+    "gateway/metrics": "prometheus-client's collectors and text form",
+    "gateway/responses": "writes to aiohttp's transport, and dates its answers",
+    "gateway/server": "aiohttp's server and its socket",
     "journal/writer": "group commit: the next batch gathers while one commits",
 }
 """Modules that may use ``IMPURE``, each with what for."""

@@ -16,14 +16,13 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 import structlog
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDictProxy
 
 from actorkit.gateway.inputs import BearerTokens, check_json_content_type, decode_body, parse_idempotency_key, single
 from actorkit.gateway.metrics import Metrics
 from actorkit.gateway.problems import (
     INVALID_REQUEST,
     OVERLOADED,
-    PROBLEM_JSON,
     REQUEST_TOO_LARGE,
     UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -31,10 +30,11 @@ from actorkit.gateway.problems import (
     ProblemType,
     problem_of,
 )
+from actorkit.gateway.responses import Response, problem_response
 from actorkit.gateway.routes import Router, parse_query
 from actorkit.gateway.settings import GatewaySettings
 
-__all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "problem_response"]
+__all__ = ["Answer", "Endpoint", "Gateway", "Incoming"]
 
 B = TypeVar("B")
 
@@ -145,7 +145,8 @@ class Gateway:
                 route = self._route(http, incoming)
                 count, endpoint = route.count, route.endpoint
                 await self._read(http, endpoint, incoming)
-                response = _response(await endpoint.handle(incoming))
+                answer = await endpoint.handle(incoming)
+                response = Response(answer.body, content_type=answer.content_type, headers=answer.headers)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
                 problem = self._problem(http, incoming, error)
                 status, problem_name = problem.type.status, problem.type.name
@@ -155,7 +156,7 @@ class Gateway:
         if self.draining:
             response.force_close()
         count(status, problem_name, self._loop.time() - started)
-        return response
+        return response.for_aiohttp()
 
     # ------------------------------------------------------------------------------------------------------- way in
 
@@ -224,13 +225,13 @@ class Gateway:
             raise Problem(
                 INVALID_REQUEST,
                 f"the body did not arrive within {self.settings.request_deadline_s:g} s",
-                headers={"Connection": "close"},
+                closes=True,
             ) from None
         return bytes(body)
 
     def _too_large(self) -> Problem:
         detail = f"a request body has at most {self.settings.body_max_bytes} bytes"
-        return Problem(REQUEST_TOO_LARGE, detail, headers={"Connection": "close"})
+        return Problem(REQUEST_TOO_LARGE, detail, closes=True)
 
     # ------------------------------------------------------------------------------------------------------ way out
 
@@ -241,20 +242,6 @@ class Gateway:
         if problem.type.status == 500:
             _log.error("http.internal_error", method=http.method, path=http.path, error=repr(error), exc_info=error)
         return problem
-
-
-def _response(answer: Answer) -> web.Response:
-    headers = CIMultiDict(answer.headers)
-    headers["Content-Type"] = answer.content_type
-    return web.Response(body=answer.body, headers=headers)
-
-
-def problem_response(problem: Problem) -> web.Response:
-    headers = {**problem.headers, "Content-Type": PROBLEM_JSON}
-    response = web.Response(status=problem.type.status, body=problem.body(), headers=headers)
-    if headers.get("Connection") == "close":
-        response.force_close()
-    return response
 
 
 async def _expect(http: web.BaseRequest) -> None:

@@ -103,13 +103,16 @@ class Problem(Exception):
         retryable: bool | None = None,
         members: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        closes: bool = False,
     ) -> None:
+        """``closes``: what was wrong leaves the connection in no state to go on."""
         super().__init__(type, detail)
         self.type = type
         self.detail = detail
         self.retryable = type.retryable if retryable is None else retryable
         self.members: Mapping[str, Any] = members or {}
         self.headers: Mapping[str, str] = headers or {}
+        self.closes = closes
 
     def __str__(self) -> str:
         return f"{self.type.name}: {self.detail}"

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from actorkit.gateway.handlers import Gateway, problem_response
+from actorkit.gateway.handlers import Gateway
 from actorkit.gateway.problems import INTERNAL_ERROR, INVALID_REQUEST, Problem
+from actorkit.gateway.responses import problem_response
 
 __all__ = ["HttpServer"]
 
@@ -39,7 +40,7 @@ class _Protocol(web.RequestHandler):
             problem = Problem(INVALID_REQUEST, "this is not a well-formed HTTP request")
         response = problem_response(problem)
         response.force_close()
-        return response
+        return response.for_aiohttp()
 
 
 class _Server(web.Server):

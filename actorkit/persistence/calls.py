@@ -6,9 +6,8 @@ of its caller. A call knows how far it has come, because that decides how it end
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +15,9 @@ from actorkit.errors import CallError, OutcomeUnknown, Unavailable
 from actorkit.ids import PersistenceId
 from actorkit.persistence.signatures import Signature
 from actorkit.tracing import Trace
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["EntityCall", "Handler", "Kind", "Message", "Progress"]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -16,6 +15,9 @@ from actorkit.journal.protocols import Store, StoredSnapshot
 from actorkit.journal.writer import GroupCommit
 from actorkit.persistence.calls import EntityCall, Handler
 from actorkit.persistence.settings import PersistenceSettings
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Counters", "EntityServices", "Host", "ShardOwnership"]
 
