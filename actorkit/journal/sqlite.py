@@ -90,6 +90,11 @@ class SqliteJournal:
         self._snapshots_turn = asyncio.Lock()
 
     @property
+    def file(self) -> Path:
+        """The database file; SQLite keeps ``-wal`` and ``-shm`` beside it, and we ``-lock`` and ``-lock-gate``."""
+        return self._file
+
+    @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
 

@@ -50,29 +50,30 @@ def connect(file: str, *, busy_timeout_s: float, cache_max_kib: int) -> sqlite3.
     """The writer's connection. Every commit is synced; checkpoints are made by the writer alone.
 
     SQLite's automatic checkpoints would also run under our lock, but they ignore errors: a failed sync of the database
-    file followed by a successful one loses what the log file no longer holds.
+    file followed by a successful one loses what the log file no longer holds. Raises ``ConfigurationError`` where the
+    file is something else than a journal, which is then left as it was.
     """
     db = sqlite3.connect(file, isolation_level=None, timeout=busy_timeout_s)
-    for pragma in (
-        "synchronous=FULL",
-        "fullfsync=1",
-        "checkpoint_fullfsync=1",
-        "wal_autocheckpoint=0",
-        "temp_store=MEMORY",
-        f"cache_size=-{cache_max_kib}",
-    ):
-        db.execute(f"PRAGMA {pragma}").fetchall()
+    try:
+        _identify(db, file)
+        for pragma in (
+            "synchronous=FULL",
+            "fullfsync=1",
+            "checkpoint_fullfsync=1",
+            "wal_autocheckpoint=0",
+            "temp_store=MEMORY",
+            f"cache_size=-{cache_max_kib}",
+        ):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int, int]:
-    """Creates or checks the schema; returns the number of shards and the generation.
-
-    Raises ``ConfigurationError`` where the file is something else, which is then left as it was, and
-    ``NamespaceMismatch`` where it has another number of shards.
-    """
+def _identify(db: sqlite3.Connection, file: str) -> None:
     try:
-        marked = db.execute("PRAGMA application_id").fetchone()[0]
+        marked = _application_id(db)
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB":
@@ -80,10 +81,23 @@ def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int,
         raise ConfigurationError(f"{file} is not an SQLite database: give the journal a file of its own") from error
     if marked != APPLICATION_ID and (marked or tables):
         raise ConfigurationError(f"{file} is not a journal of actorkit: give the journal a file of its own")
+
+
+def _application_id(db: sqlite3.Connection) -> int:
+    id: int = db.execute("PRAGMA application_id").fetchone()[0]
+    return id
+
+
+def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int, int]:
+    """Creates or checks the schema; returns the number of shards and the generation.
+
+    Raises ``NamespaceMismatch`` where the file has another number of shards, ``ConfigurationError`` where a newer
+    version of actorkit wrote it.
+    """
     mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
         raise JournalUnavailable(f"{file}: SQLite cannot use its log file (mode {mode}): is it on a local file system?")
-    if marked != APPLICATION_ID:
+    if _application_id(db) != APPLICATION_ID:
         _create(db, SHARDS_DEFAULT if shards is None else shards)
     meta: dict[str, int] = dict(db.execute("SELECT name, value FROM meta").fetchall())
     if meta["schema"] != SCHEMA_VERSION:

@@ -151,6 +151,11 @@ class SqliteWriter:
                 else:
                     job.deliver(result, None)
                 self._checkpoint()
+        with self._lock.turn():
+            try:
+                self._close()
+            except ActorkitError as error:
+                _log.warning("journal.close_failed", file=self._file, error=str(error))
         self._lock.close()
 
     def _open(self, shards: int | None) -> tuple[int, int]:
