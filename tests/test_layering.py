@@ -38,7 +38,7 @@ IMPURE = frozenset(
         *("asyncio", "concurrent", "multiprocessing", "queue", "signal", "subprocess", "threading"),
         *("random", "secrets", "time", "uuid"),
         *("fcntl", "glob", "os", "pathlib", "platform", "shutil", "tempfile"),
-        *("http", "select", "selectors", "socket", "socketserver", "ssl", "urllib"),
+        *("http", "select", "selectors", "socket", "socketserver", "ssl", "urllib.request"),
         *("aiohttp", "aiosqlite", "prometheus_client", "sqlite3", "uvloop"),
     }
 )
@@ -61,9 +61,26 @@ SHELLS: dict[str, str] = {
     "actor/timers": "the loop's timers",
     "gateway/handlers": "an asyncio handler of aiohttp's requests",
     "gateway/metrics": "prometheus-client's collectors and text form",
-    "gateway/responses": "writes to aiohttp's transport, and dates its answers",
     "gateway/server": "aiohttp's server and its socket",
+    "journal/sqlite": "the loop's side of SQLite, and reads through aiosqlite",
+    "journal/sqlite_append": "SQL within the writer's transactions",
+    "journal/sqlite_checkpoint": "checkpoints, and the size of the log file",
+    "journal/sqlite_errors": "tells sqlite3's errors apart",
+    "journal/sqlite_lock": "flock between processes",
+    "journal/sqlite_schema": "opens the file and creates its tables",
+    "journal/sqlite_tables": "SQL of leases, snapshots and cursors",
+    "journal/sqlite_writer": "the writer's thread and its queue",
     "journal/writer": "group commit: the next batch gathers while one commits",
+    "node": "wires everything together, runs the loop, ends the process after a failed sync",
+    "persistence/admission": "calls wait for room on the loop's futures",
+    "persistence/entity": "runs handlers and delivers answers on the loop",
+    "persistence/settling": "awaits the appends on their way",
+    "persistence/snapshot_writer": "stores snapshots in a task of its own",
+    "readmodel/view": "waits for a write on the loop, within a deadline",
+    "sharding/leases": "renews leases in a task",
+    "sharding/region": "brings entities in and out of memory on the loop",
+    "sharding/shard": "calls wait for their shard on the loop's futures",
+    "testing/faulty_journal": "appends that hang do so on the loop",
 }
 """Modules that may use ``IMPURE``, each with what for."""
 
@@ -144,7 +161,7 @@ def impurities(module: str) -> list[str]:
     found = [
         f"actorkit/{module}.py:{line} imports {imported}"
         for line, imported, name in imports(module, types_too=False)
-        if (top := imported.split(".")[0]) in IMPURE and name not in HARMLESS.get(top, ())
+        if any(f"{imported}.".startswith(f"{each}.") for each in IMPURE) and name not in HARMLESS.get(imported, ())
     ]
     calls = (node for node in ast.walk(tree(module)) if isinstance(node, ast.Call))
     return found + [

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README shows works as it stands there, and the pages in docs/ say what is true."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
     text = (PROJECT / page).read_text()
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if not target.startswith("http")]
     assert [target for target in targets if not (PROJECT / page).parent.joinpath(target).exists()] == []
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "docs" / "guarantees.md").read_text()))
+    sources = [*(PROJECT / "tests").rglob("test_*.py"), *(PROJECT / "actorkit" / "testing").glob("*.py")]
+    existing = {name for path in sources for name in re.findall(r"def (test_\w+)\(", path.read_text())}
+    assert named
+    assert named <= existing
