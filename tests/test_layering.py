@@ -61,6 +61,7 @@ SHELLS: dict[str, str] = {
     "actor/timers": "the loop's timers",
     "gateway/handlers": "an asyncio handler of aiohttp's requests",
     "gateway/metrics": "prometheus-client's collectors and text form",
+    "gateway/responses": "writes answers, with their date, to aiohttp's connection",
     "gateway/server": "aiohttp's server and its socket",
     "journal/sqlite": "the loop's side of SQLite, and reads through aiosqlite",
     "journal/sqlite_append": "SQL within the writer's transactions",
