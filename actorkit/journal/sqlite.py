@@ -130,13 +130,18 @@ class SqliteJournal:
         self._writer = writer
 
     async def _connect_reader(self) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(
+            f"file:{quote(str(self._file))}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=self._settings.busy_timeout_s,
+        )
+        # A process that ends without close() would otherwise wait for this thread for ever. Until 0.21 the connection
+        # was the thread itself.
+        thread: Any = getattr(connection, "_thread", connection)
+        thread.daemon = True
         try:
-            return await aiosqlite.connect(
-                f"file:{quote(str(self._file))}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                timeout=self._settings.busy_timeout_s,
-            )
+            return await connection
         except sqlite3.Error as error:
             raise read_error(error, str(self._file)) from error
 

@@ -79,18 +79,17 @@ class Appender:
 
     def append(self, db: sqlite3.Connection, batch: Sequence[Append]) -> list[AppendResult]:
         """Stores what is acceptable of the batch; one result for each append, valid once committed."""
-        db.execute("SAVEPOINT batch")
         try:
-            results = self._append(db, batch, strict=False)
+            return self._append(db, batch, strict=False)
         except (UnicodeEncodeError, OverflowError):
-            # One append cannot be represented. Which one costs a look at each, so that is done only now.
-            db.execute("ROLLBACK TO batch")
+            # One append cannot be represented. Which one costs a look at each, so that is done only now. The
+            # transaction begins again: a savepoint would copy every page that it changes, each time, for this case.
             self.forget()
-            results = self._append(db, batch, strict=True)
+            db.execute("ROLLBACK")
+            db.execute("BEGIN IMMEDIATE")
+            return self._append(db, batch, strict=True)
         except sqlite3.IntegrityError as error:
             raise JournalCorrupt(f"a record is there already that nobody was to write: {error}") from error
-        db.execute("RELEASE batch")
-        return results
 
     def _append(self, db: sqlite3.Connection, batch: Sequence[Append], *, strict: bool) -> list[AppendResult]:
         shard_count, payload_max_bytes = self._shard_count, self._settings.payload_max_bytes

@@ -232,6 +232,15 @@ async def test_what_a_killed_process_was_told_is_there(file: Path, spawn: Callab
     await journal.close()
 
 
+async def test_a_process_that_does_not_close_its_journal_ends(file: Path) -> None:
+    program = WRITER.replace("print(answer.epoch, flush=True)", "return")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(file), "one", "asked", env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+
+
 async def test_a_file_that_another_process_has_locked_is_unavailable(journal: SqliteJournal, file: Path) -> None:
     await journal.append([some_append(0)])
     await journal.close()
@@ -372,7 +381,7 @@ async def test_a_busy_file_before_anything_is_written_is_unavailable(
     assert await sequences(journal) == [1]
 
 
-@pytest.mark.parametrize("start", ["INSERT INTO record", "COMMIT"])
+@pytest.mark.parametrize("start", ["INSERT OR ROLLBACK INTO record", "COMMIT"])
 async def test_an_io_error_is_uncertain_and_nothing_counts_as_absent_until_a_commit(
     breaking: tuple[SqliteJournal, Breaking], start: str
 ) -> None:
