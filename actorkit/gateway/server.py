@@ -31,6 +31,8 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has been begun already")
+        if self.transport is None:
+            raise ConnectionError("the client has hung up") from exc
         if status >= 500:
             _log.error("http.connection_failed", error=repr(exc), exc_info=exc)
             problem = Problem(INTERNAL_ERROR, "the request ran into a defect of the service")
@@ -68,17 +70,15 @@ class HttpServer:
         # Answers leave within the request's deadline; what is left after that is a defect, and is cut off.
         self._runner = web.ServerRunner(_Server(gateway), shutdown_timeout=gateway.settings.request_deadline_s + 1.0)
         self._site: web.TCPSite | None = None
-
-    @property
-    def address(self) -> str:
-        """Where it listens, as ``host:port``."""
-        host, port = self._runner.addresses[0][:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = ""
+        """Where it listens, as ``host:port``, once it has been started."""
 
     async def start(self) -> None:
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, self._host, self._port, backlog=1024)
         await self._site.start()
+        bound_host, bound_port = self._runner.addresses[0][:2]
+        self.address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
 
     async def stop(self) -> None:
         """Takes no new connection, finishes the requests in progress, then closes the connections."""

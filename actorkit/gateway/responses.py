@@ -1,0 +1,92 @@
+"""Answers on their way to the client: head and body in one write.
+
+aiohttp's own response class takes a third of the time of a whole small request, most of it for what an answer in JSON
+never uses (cookies, compression, streaming). This one has the few members that aiohttp's server touches.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+from typing import Final, cast
+
+from aiohttp import web
+
+from actorkit.gateway.problems import PROBLEM_JSON, Problem
+
+__all__ = ["Response", "problem_response"]
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+class _Heads:
+    """The beginnings of heads, which change once a second. Bounded by the statuses and content types that there are."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._heads: dict[tuple[int, str], str] = {}
+
+    def get(self, status: int, content_type: str) -> str:
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._heads.clear()
+        head = self._heads.get((status, content_type))
+        if head is None:
+            date = formatdate(second, usegmt=True)
+            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {content_type}\r\nDate: {date}\r\n"
+            self._heads[status, content_type] = head
+        return head
+
+
+_heads: Final = _Heads()
+
+
+class Response:
+    """A complete answer. Header values are ours, never a client's, and so need no check."""
+
+    __slots__ = ("_body", "_content_type", "_headers", "_status", "keep_alive")
+
+    def __init__(
+        self, body: bytes, *, status: int = 200, content_type: str, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self._body = body
+        self._status = status
+        self._content_type = content_type
+        self._headers = headers
+        self.keep_alive: bool | None = None
+        """Read by aiohttp after the answer has been sent: whether the connection stays open."""
+
+    def force_close(self) -> None:
+        self.keep_alive = False
+
+    async def prepare(self, http: web.BaseRequest) -> None:
+        """Sends everything."""
+        wanted = http.keep_alive
+        if self.keep_alive is None:
+            self.keep_alive = wanted
+        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {len(self._body)}\r\n"
+        for name, value in self._headers:
+            head += f"{name}: {value}\r\n"
+        if not self.keep_alive:
+            head += "Connection: close\r\n"
+        elif http.version.minor == 0:
+            head += "Connection: keep-alive\r\n"
+        body = b"" if http.method == "HEAD" else self._body
+        await http.writer.write(f"{head}\r\n".encode("latin-1") + body)
+
+    async def write_eof(self) -> None:
+        """Nothing is left to send."""
+
+    def for_aiohttp(self) -> web.StreamResponse:
+        """This, as what aiohttp's server takes it for."""
+        return cast("web.StreamResponse", self)
+
+
+def problem_response(problem: Problem) -> Response:
+    headers = tuple(problem.headers.items())
+    response = Response(problem.body(), status=problem.type.status, content_type=PROBLEM_JSON, headers=headers)
+    if problem.closes:
+        response.force_close()
+    return response
