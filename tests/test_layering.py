@@ -85,6 +85,9 @@ SHELLS: dict[str, str] = {
 }
 """Modules that may use ``IMPURE``, each with what for."""
 
+PURE_EXAMPLES = ("answers", "bookings", "domain", "ids", "requests", "times", "tokens")
+"""Modules of the capacity service that are pure: what it decides can be tested without a loop."""
+
 LONG_MODULES: dict[str, str] = {}
 """Modules of more than 500 lines, each with the reason."""
 
@@ -107,13 +110,13 @@ def layer(part: str) -> int:
     return next(number for number, parts in enumerate(LAYERS) if part in parts)
 
 
-def imports(module: str, *, types_too: bool) -> Iterator[tuple[int, str, str]]:
+def imports(module: ast.Module, *, types_too: bool) -> Iterator[tuple[int, str, str]]:
     """Line, module and name (empty for a whole module) of each import, absolute."""
-    for node in _nodes(tree(module), types_too=types_too):
+    for node in _nodes(module, types_too=types_too):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute here"
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
             yield from ((node.lineno, node.module or "", alias.name) for alias in node.names)
 
 
@@ -127,7 +130,7 @@ def _nodes(node: ast.AST, *, types_too: bool) -> Iterator[ast.AST]:
 
 def imported_parts(module: str) -> Iterator[tuple[int, str]]:
     """Line and top part below the package of each import of the package itself."""
-    for line, imported, name in imports(module, types_too=True):
+    for line, imported, name in imports(tree(module), types_too=True):
         if imported == "actorkit":
             yield line, name
         elif imported.startswith("actorkit."):
@@ -159,22 +162,27 @@ def test_nothing_but_testing_imports_testing() -> None:
 
 
 def impurities(module: str) -> list[str]:
-    found = [
-        f"actorkit/{module}.py:{line} imports {imported}"
-        for line, imported, name in imports(module, types_too=False)
-        if any(f"{imported}.".startswith(f"{each}.") for each in IMPURE) and name not in HARMLESS.get(imported, ())
-    ]
-    calls = (node for node in ast.walk(tree(module)) if isinstance(node, ast.Call))
-    return found + [
-        f"actorkit/{module}.py:{call.lineno} calls {ast.unparse(call.func)}"
-        for call in calls
-        if ast.unparse(call.func) in IMPURE_CALLS
-    ]
+    return [f"actorkit/{module}.py:{line} {what}" for line, what in impure_lines(tree(module))]
+
+
+def impure_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for line, imported, name in imports(tree, types_too=False):
+        if any(f"{imported}.".startswith(f"{each}.") for each in IMPURE) and name not in HARMLESS.get(imported, ()):
+            yield line, f"imports {imported}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in IMPURE_CALLS:
+            yield node.lineno, f"calls {ast.unparse(node.func)}"
 
 
 @pytest.mark.parametrize("module", [module for module in modules() if module not in SHELLS])
 def test_what_is_no_shell_is_pure(module: str) -> None:
     assert not impurities(module), "\n".join(impurities(module))
+
+
+@pytest.mark.parametrize("name", PURE_EXAMPLES)
+def test_what_the_service_decides_is_pure(name: str) -> None:
+    source = (PROJECT / "examples" / "capacity_service" / f"{name}.py").read_text()
+    assert not list(impure_lines(ast.parse(source)))
 
 
 def test_every_shell_exists_and_needs_to_be_one() -> None:
