@@ -72,12 +72,13 @@ class Append(msgspec.Struct, frozen=True, gc=False):
 
     shard: int
     epoch: int
+    """From 1: an append under epoch 0 is always fenced, also in a shard that was never acquired."""
     stream: str
     expected: int
     """The stream's sequence before this append; 0 for a stream without events."""
     events: tuple[NewEvent, ...]
     time_us: int
-    """The events' time: microseconds since 1970 UTC, never less than that of the stream's previous event."""
+    """The records' time: microseconds since 1970 UTC, never less than that of the stream's previous record."""
     metadata: bytes
     """Who caused it; opaque to the store, kept with each event."""
     key: str | None = None
@@ -194,7 +195,10 @@ class Journal(Protocol):
         ...
 
     async def streams(self, type: str, *, after: str, limit: int) -> list[str]:
-        """Names of the streams of one entity type that sort after ``after``, ascending, at most ``limit``."""
+        """Names of the streams of one entity type that sort after ``after``, ascending, at most ``limit``.
+
+        A stream that has nothing but an outcome is one of them.
+        """
         ...
 
 
@@ -257,7 +261,12 @@ class ShardStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 class LeaseStore(Protocol):
-    """Who may write a shard. The store's own clock decides when a lease has run out."""
+    """Who may write a shard. The store's own clock decides when a lease has run out.
+
+    Like all writes of a store, these raise ``JournalUnavailable`` if surely nothing was changed, ``AppendUncertain`` if
+    that is not known, ``JournalFailed`` if the process must end. An uncertain ``acquire`` may have raised the epoch:
+    acquire again. A lease that has run out can be renewed as long as nobody else has acquired the shard.
+    """
 
     async def acquire(self, shards: Sequence[int], *, owner: str, duration_s: float) -> list[Acquired | Held]:
         """Takes each shard that is free, expired or the owner's already, raising its epoch by one; one answer each.
