@@ -320,10 +320,10 @@ class Entity(Actor[Any]):
         """What shows the state at this very version is taken now and let out with the answer."""
         answer.views = [(name, view.function(self.actor)) for name, view in self.entity_type.published.items()]
         if self.snapshot_policy.due(self.sequence):
-            self.snapshot_policy.taken(self.sequence)
             answer.snapshot = encode_snapshot(
                 self.entity_type, self.stream, self.sequence, self.time_us, append_digest(append), self.state
             )
+            self.snapshot_policy.taken(self.sequence, len(answer.snapshot.payload))
 
     def _handler_failed(self, call: EntityCall, error: Exception) -> None:
         """What it emitted is discarded, and the memory that it may have touched with it."""

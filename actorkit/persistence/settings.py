@@ -30,7 +30,8 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Events that recovery reads at once; between pages other work gets its turn."""
 
     snapshot_every_events: int = 1_000
-    """A snapshot is taken after this many events. Fewer: quicker recovery for more writing; 0: none."""
+    """A snapshot is taken after this many events (more where the state is large, since a snapshot's cost grows with it:
+    at least its size in bytes / 100). Fewer: quicker recovery for more writing; 0: none."""
 
     snapshot_after_recovery_s: float = 0.5
     """A recovery that took longer is followed by a snapshot, so that the next one is quicker."""

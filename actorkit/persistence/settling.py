@@ -251,15 +251,14 @@ class Settling:
         entity.sequence = entity.gate.committed = recovery.sequence
         entity.time_us = recovery.time_us
         entity.admission.forget_all()
-        entity.snapshot_policy.taken(recovery.from_snapshot)
+        entity.snapshot_policy.restart(recovery.from_snapshot)
         if took_s > services.settings.snapshot_after_recovery_s and recovery.event is not None:
-            entity.snapshot_policy.taken(recovery.sequence)
             digest = event_digest(recovery.event)
-            services.save_snapshot(
-                encode_snapshot(
-                    entity.entity_type, entity.stream, recovery.sequence, recovery.time_us, digest, recovery.state
-                )
+            snapshot = encode_snapshot(
+                entity.entity_type, entity.stream, recovery.sequence, recovery.time_us, digest, recovery.state
             )
+            entity.snapshot_policy.taken(recovery.sequence, len(snapshot.payload))
+            services.save_snapshot(snapshot)
         for name, view in entity.entity_type.published.items():
             services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, view.function(entity.actor))
 

@@ -18,6 +18,7 @@ from actorkit.persistence.declaration import EntityType
 __all__ = ["SnapshotPolicy", "append_digest", "encode_snapshot", "event_digest", "open_snapshot", "restore_state"]
 
 _CHECKSUM_BYTES = 16
+_BYTES_PER_EVENT = 100
 
 
 class SnapshotBody(msgspec.Struct, frozen=True, array_like=True):
@@ -95,14 +96,22 @@ def restore_state(entity_type: EntityType, body: SnapshotBody) -> Any | None:
 
 
 class SnapshotPolicy:
-    """When an entity takes a snapshot: every so many events, or because its recovery took long."""
+    """When an entity takes a snapshot: after so many events, and more of them the larger its snapshots are.
+
+    A snapshot costs time in proportion to its size. Waiting for ``size / 100`` events at least keeps that cost per event
+    bounded, however large the state grows.
+    """
 
     def __init__(self, every_events: int) -> None:
         self._every = every_events
-        self._last = 0
+        self._next = every_events
 
-    def taken(self, sequence: int) -> None:
-        self._last = sequence
+    def restart(self, sequence: int) -> None:
+        """The state was recovered from a snapshot with this sequence (0: from none)."""
+        self._next = sequence + self._every
+
+    def taken(self, sequence: int, size_bytes: int) -> None:
+        self._next = sequence + max(self._every, size_bytes // _BYTES_PER_EVENT)
 
     def due(self, sequence: int) -> bool:
-        return self._every > 0 and sequence - self._last >= self._every
+        return sequence >= self._next and self._every > 0
