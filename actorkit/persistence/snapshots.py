@@ -98,8 +98,8 @@ def restore_state(entity_type: EntityType, body: SnapshotBody) -> Any | None:
 class SnapshotPolicy:
     """When an entity takes a snapshot: after so many events, and more of them the larger its snapshots are.
 
-    A snapshot costs time in proportion to its size. Waiting for ``size / 100`` events at least keeps that cost per event
-    bounded, however large the state grows.
+    A snapshot costs time in proportion to its size. Waiting for ``size / 100`` events at least keeps that cost per
+    event bounded, however large the state grows.
     """
 
     def __init__(self, every_events: int) -> None:
