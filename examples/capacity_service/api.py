@@ -93,6 +93,9 @@ class CapacityApi:
     # ------------------------------------------------------------------------------------------------------- reads
 
     async def availability(self, incoming: Incoming[AvailabilityRequest]) -> Answer:
+        reason = self._system.ready
+        if reason is not None:
+            raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
         token = incoming.header(TOKEN_HEADER)
         if token is not None:
             await self._read_your_writes(token, incoming)

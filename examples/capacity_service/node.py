@@ -53,7 +53,7 @@ class Node:
         tokens = _tokens(settings)
         gateway = Gateway(
             refusals=REFUSALS,
-            not_ready=self.not_ready,
+            not_ready=lambda: self._stage,
             tokens=tokens,
             settings=GatewaySettings(request_deadline_s=settings.request_deadline_s),
         )
@@ -83,7 +83,7 @@ class Node:
         await self._system.stop()
 
     def not_ready(self) -> str | None:
-        """``None`` if the node can serve, else the reason why not."""
+        """``None`` if the node can serve everything, else the reason why not. Writes need no read model."""
         return self._stage if self._stage is not None else self._system.ready
 
     def member(self) -> Member:
