@@ -24,7 +24,7 @@ help:
 	@echo 'make run      start the capacity service on $(HTTP), its journal in $(JOURNAL)'
 	@echo 'make test     run all tests (PYTEST_ARGS="-k gate" for some of them)'
 	@echo 'make check    ruff, mypy --strict, pyright and the layering test'
-	@echo 'make bench    measure each figure of the README against its floor (BENCH_ARGS="latency --quick")'
+	@echo 'make bench    measure each figure against its floor (BENCH_ARGS="latency recovery" for some)'
 	@echo 'make format   let ruff format and mend what it can'
 	@echo 'make clean    remove the environment, caches and build results (journals stay)'
 	@echo
