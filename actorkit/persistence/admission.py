@@ -70,6 +70,11 @@ class Admission:
     def has_room(self) -> None:
         """Answers have left the gate."""
         if self._room is not None and len(self._entity.gate) <= self._pending_max // 2:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """The entity has to settle, for which it must not be waiting here."""
+        if self._room is not None:
             room, self._room, self.waits_for_room = self._room, None, False
             if not room.done():
                 room.set_result(None)
@@ -78,7 +83,10 @@ class Admission:
         self._room = self._services.loop.create_future()
         self.waits_for_room = True
         await self._room
-        await _rest(self.admit(call))
+        if self._entity.settling.failed:
+            self._entity.settling.undone(call, gone_out=False)
+        else:
+            await _rest(self.admit(call))
 
     # ---------------------------------------------------------------------------------------------------------- keys
 

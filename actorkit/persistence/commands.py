@@ -8,12 +8,14 @@ parameters, whose ``await`` gives the method's reply.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from actorkit.errors import DeclarationError
 from actorkit.ids import PersistenceId
 from actorkit.persistence.calls import Handler, Kind
+from actorkit.persistence.signatures import is_value
 
 if TYPE_CHECKING:
     import asyncio
@@ -158,6 +160,11 @@ class Published(Generic[A, R]):
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self.owner = owner
         self.name = name
+
+    def value(self, actor: Any) -> Any:
+        """What the actor publishes now. Nothing mutable in it is shared with the state."""
+        value = self.function(actor)
+        return value if is_value(cast("Hashable", type(value))) else deepcopy(value)
 
 
 def published(function: Callable[[A], R | None]) -> Published[A, R]:

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Union, get_args, get_origin
 
-from actorkit.errors import DeclarationError
+from actorkit.errors import DeclarationError, UndecodableEvent
 from actorkit.journal.protocols import Recorded
 from actorkit.persistence.calls import Handler
 from actorkit.persistence.commands import HandlerDeclaration, Published
@@ -71,7 +71,16 @@ class EntityType:
         event = self.codec.decode(
             recorded.type, recorded.version, recorded.payload, stream=recorded.stream, sequence=recorded.sequence
         )
-        self._apply[type(event)](state, event)
+        try:
+            self._apply[type(event)](state, event)
+        except Exception as error:
+            raise UndecodableEvent(
+                recorded.stream,
+                recorded.sequence,
+                recorded.type,
+                recorded.version,
+                f"applying it to {self.state.__qualname__} failed: {error!r}",
+            ) from error
 
 
 def state_and_events(cls: type[Any], base: type[Any]) -> tuple[type[State], tuple[type[Event], ...]] | None:

@@ -36,9 +36,14 @@ class KeyMemory:
         """How many keys within the window the entity has, in memory or not; may be too high, never too low."""
 
     def load(self, newest: list[tuple[str, Remembered]], count: int) -> None:
-        """Takes what the store says: its newest keys, oldest first, and how many there are within the window."""
+        """Takes what the store says: its newest keys, oldest first, and how many there are within the window.
+
+        Keys that were remembered before this may not be stored yet, and stay.
+        """
+        pending = self._newest
         self._newest = OrderedDict(newest)
-        self.count = count
+        self._newest.update(pending)
+        self.count = count + len(pending)
         self.complete = count <= len(newest)
         self.loaded = True
 

@@ -222,7 +222,12 @@ class Entity(Actor[Any]):
                 )
             payload, stored = entity_type.codec.encode(event)
             turn.emitted.append(NewEvent(cls.event_name, cls.event_version, payload))
-            entity_type.apply(self.state, stored)
+            try:
+                entity_type.apply(self.state, stored)
+            except Exception as error:
+                # Whatever the handler makes of it, the state may be half changed.
+                turn.spoiled = error
+                raise
             self.sequence += 1
 
     # ------------------------------------------------------------------------------------------------------ conclude
@@ -237,6 +242,8 @@ class Entity(Actor[Any]):
             self.settling.undone(call, gone_out=turn.gone_out)
             return
         encoded = b""
+        if turn.spoiled is not None:
+            error = turn.spoiled
         if error is None and rejected is None:
             signature = call.handler.signature
             try:
@@ -248,9 +255,9 @@ class Entity(Actor[Any]):
             except Exception as raised:  # noqa: BLE001 - what cannot be encoded is the handler's failure
                 error = raised
         if error is not None:
-            self._handler_failed(call, error)
+            self._handler_failed(call, turn, error)
         elif rejected is not None and turn.emitted:
-            self.settling.discard_and_refuse(call, rejected)
+            self.settling.discard(call, rejected, gone_out=turn.gone_out)
         else:
             self.answer(call, turn, reply, encoded, rejected)
 
@@ -266,6 +273,7 @@ class Entity(Actor[Any]):
         remembered = call.key is not None and (rejected is None or rejected.remembered)
         if not turn.emitted and not remembered:
             answer = Answer(call, reply, rejected, self.sequence, True)
+            answer.gone_out = turn.gone_out
             if rejected is None:
                 answer.effects = turn.effects
             self.answer_from_memory(answer)
@@ -275,7 +283,7 @@ class Entity(Actor[Any]):
                 encode_outcome(call.digest, encoded) if rejected is None else encode_rejection(call.digest, rejected)
             )
         except (TypeError, OverflowError) as error:
-            self._handler_failed(call, error)
+            self._handler_failed(call, turn, error)
             return
         answer = Answer(call, reply, rejected, self.sequence, False)
         answer.gone_out = turn.gone_out
@@ -306,10 +314,14 @@ class Entity(Actor[Any]):
             outcome,
         )
         self.time_us = turn.time_us
+        if emitted and (self._publishes or self.snapshot_policy.due(self.sequence)):
+            try:
+                self._note_state(answer, append)
+            except Exception as error:  # noqa: BLE001 - what cannot be shown is the actor's failure
+                self._handler_failed(call, turn, error)
+                return
         if call.key is not None:
             self.admission.keys.remember(call.key, outcome, turn.time_us)
-        if emitted and (self._publishes or self.snapshot_policy.due(self.sequence)):
-            self._note_state(answer, append)
         self.gate.hold(answer)
         try:
             self.services.writer.submit(append, partial(self._landed, answer))
@@ -318,21 +330,20 @@ class Entity(Actor[Any]):
 
     def _note_state(self, answer: Answer, append: Append) -> None:
         """What shows the state at this very version is taken now and let out with the answer."""
-        answer.views = [(name, view.function(self.actor)) for name, view in self.entity_type.published.items()]
+        answer.views = [(name, view.value(self.actor)) for name, view in self.entity_type.published.items()]
         if self.snapshot_policy.due(self.sequence):
             answer.snapshot = encode_snapshot(
                 self.entity_type, self.stream, self.sequence, self.time_us, append_digest(append), self.state
             )
             self.snapshot_policy.taken(self.sequence, len(answer.snapshot.payload))
 
-    def _handler_failed(self, call: EntityCall, error: Exception) -> None:
+    def _handler_failed(self, call: EntityCall, turn: EntityTurn, error: Exception) -> None:
         """What it emitted is discarded, and the memory that it may have touched with it."""
         self.services.counters.handler_failures += 1
         failure = HandlerFailed(str(self.pid), f"{call.handler.name} failed with {error!r}; nothing of it was kept")
         failure.__cause__ = error
         self.context.log.error("entity.handler_failed", entity=self.stream, handler=call.handler.name, exc_info=error)
-        call.fail(failure)
-        self.settling.fail(doubt=False)
+        self.settling.discard(call, failure, gone_out=turn.gone_out)
 
     # ------------------------------------------------------------------------------------------------------- release
 

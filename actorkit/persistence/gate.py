@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actorkit.errors import JournalError, Overloaded, Rejected
+from actorkit.errors import CallError, JournalError, Overloaded
 from actorkit.journal.protocols import AppendResult, StoredSnapshot
 from actorkit.persistence.calls import EntityCall
 
@@ -43,7 +43,7 @@ class Answer:
     )
 
     def __init__(
-        self, call: EntityCall, reply: Any, rejected: Rejected | None, sequence: int, from_memory: bool
+        self, call: EntityCall, reply: Any, rejected: CallError | None, sequence: int, from_memory: bool
     ) -> None:
         self.call = call
         self.reply = reply
@@ -66,7 +66,7 @@ class Answer:
 class Gate:
     """The answers of one entity that wait, in the order in which their calls were handled."""
 
-    __slots__ = ("committed", "outstanding", "waiting")
+    __slots__ = ("_unbroken", "committed", "outstanding", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Answer] = deque()
@@ -74,7 +74,8 @@ class Gate:
         self.outstanding = 0
         """Appends on their way to the journal."""
         self.committed = 0
-        """The entity's sequence as far as it is known to be durable."""
+        """The entity's sequence as far as everything up to it is known to be durable."""
+        self._unbroken = True
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -89,15 +90,19 @@ class Gate:
         """The answer's append is durable."""
         self.outstanding -= 1
         answer.durable = True
-        self.committed = max(self.committed, answer.sequence)
+        # An append before it may have been stored as well, or not: whoever finds out reads from there on.
+        if self._unbroken:
+            self.committed = max(self.committed, answer.sequence)
 
     def failed(self, answer: Answer, failure: AppendResult | JournalError | Overloaded) -> None:
         """The answer's append was not stored, or may not have been: neither it nor any later answer leaves now."""
         self.outstanding -= 1
         answer.failure = failure
+        self._unbroken = False
 
     def drain(self) -> list[Answer]:
         """Takes out everything, for it to be settled otherwise."""
         answers = list(self.waiting)
         self.waiting.clear()
+        self._unbroken = True
         return answers

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Settling"]
 
 _ATTEMPTS = 12
+_RETRY_FIRST_S = 0.05
+_RETRY_MAX_S = 1.0
+"""How long calls that are to run again wait, where the last time brought the entity no further."""
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _LOOK_BACK_EVENTS = 4_096
@@ -57,18 +60,25 @@ class Settling:
         self.failed = False
         """The memory does not count any more, and nothing that rests on it leaves."""
         self._doubt = False
+        self._reading = False
+        """The journal is being read: what fails from now on is not in what is read."""
+        self._once_more = False
         self._undone: list[EntityCall] = []
-        self._refused: list[tuple[EntityCall, Rejected]] = []
         self._all_landed: asyncio.Future[None] | None = None
+        self._settled_at = -1
+        self._fruitless = 0
 
     # ------------------------------------------------------------------------------------------- what has gone wrong
 
     def fail(self, *, doubt: bool) -> None:
         """Something went wrong. ``doubt``: an append may be stored, or yet come to be stored."""
         self._doubt = self._doubt or doubt
-        if not self.failed:
+        if self._reading:
+            self._once_more = True
+        elif not self.failed:
             self.failed = True
             self._entity.settle_soon()
+            self._entity.admission.make_room()
 
     def undone(self, call: EntityCall, *, gone_out: bool) -> None:
         """A call whose handler has ended after the failure: it saw what may not be true."""
@@ -77,9 +87,15 @@ class Settling:
         else:
             self._undone.append(call)
 
-    def discard_and_refuse(self, call: EntityCall, rejected: Rejected) -> None:
-        """The handler has refused after having emitted: the state is rebuilt, then the refusal is answered."""
-        self._refused.append((call, rejected))
+    def discard(self, call: EntityCall, ending: CallError, *, gone_out: bool) -> None:
+        """The handler has refused after having emitted, or has failed: the state is rebuilt before it is answered.
+
+        It stands in line like any other answer, since it may have seen what is not durable yet.
+        """
+        answer = Answer(call, None, ending, 0, True)
+        answer.durable = False
+        answer.gone_out = gone_out
+        self._entity.gate.hold(answer)
         self.fail(doubt=False)
 
     def landed(self) -> None:
@@ -99,49 +115,77 @@ class Settling:
             self._all_landed = None
         answers = entity.gate.drain()
         try:
-            owned, again = await self._sort(answers)
-        except asyncio.CancelledError:
-            self._end_all(answers, self._unknown("its node stopped before it was settled"))
-            raise
+            owned, refused, again = await self._sort(answers)
         except JournalError as error:
             self._end_all(answers, self._unknown(f"the journal cannot be read: {error}"))
-            owned, again = True, []
-        again += self._undone
-        refused, self._undone, self._refused = self._refused, [], []
-        self.failed = self._doubt = False
-        again = [call for call in again if self._made_ready(call)]
-        for call, rejected in refused:
-            entity.answer(
-                call, EntityTurn(entity.context.path, entity.stream, call, entity.time_us), None, b"", rejected
-            )
+            owned, refused, again = True, [], []
+        again = [call for call in (*again, *self._undone) if self._made_ready(call)]
+        self._undone = []
+        await self._back_off(again)
+        self._reading = False
+        self.failed, self._once_more = self._once_more, False
+        for answer in refused:
+            self._refuse(answer)
         if owned:
             entity.context.requeue(again)
         else:
             entity.leave(again)
+        if self.failed:
+            entity.settle_soon()
 
-    async def _sort(self, answers: list[Answer]) -> tuple[bool, list[EntityCall]]:
-        """Settles each answer; returns whether the shard is still owned, and the calls that are to run again."""
+    async def _back_off(self, again: list[EntityCall]) -> None:
+        """What failed again and again is not tried without end at full speed."""
+        sequence = self._entity.sequence
+        self._fruitless = self._fruitless + 1 if again and sequence == self._settled_at else 0
+        self._settled_at = sequence
+        if self._fruitless:
+            await asyncio.sleep(min(_RETRY_FIRST_S * 2.0 ** min(self._fruitless - 1, 10), _RETRY_MAX_S))
+
+    def _refuse(self, answer: Answer) -> None:
+        """The state is rebuilt, without what a refused or failed handler had emitted."""
+        entity, call, ending = self._entity, answer.call, answer.rejected
+        if isinstance(ending, Rejected):
+            turn = EntityTurn(entity.context.path, entity.stream, call, entity.now_us())
+            turn.gone_out = answer.gone_out
+            entity.answer(call, turn, None, b"", ending)
+        elif ending is not None:
+            call.fail(ending)
+
+    async def _sort(self, answers: list[Answer]) -> tuple[bool, list[Answer], list[EntityCall]]:
+        """Settles each answer; returns whether the shard is still owned, refusals to be given, and calls to run again.
+
+        An answer may have seen everything before it in the line: where that is not so, it is decided again.
+        """
         entity = self._entity
-        owned = True
+        owned, doubt = True, self._doubt
         committed = entity.gate.committed
-        if self._doubt:
-            epoch = max((answer.epoch for answer in answers), default=entity.shard.epoch)
+        self._let_durable_ones_go(answers)
+        if doubt:
+            epoch = max((answer.epoch for answer in answers), default=0) or entity.shard.epoch
             owned = await entity.shard.settle_doubt(epoch)
+        self._doubt, self._reading = False, True
         await self.recover()
         if entity.broken is not None:
-            self._end_all(answers, self._unknown(f"afterwards, {entity.broken}") if self._doubt else entity.broken)
-            return owned, []
+            self._end_broken(answers, entity.broken, doubt=doubt)
+            return owned, [], []
         stored = await self._stored_since(committed) if answers else set[str]()
+        refused: list[Answer] = []
         again: list[EntityCall] = []
+        all_true = owned
         for answer in answers:
-            if answer.from_memory:
-                if again:
-                    again.append(answer.call)
-                else:
-                    entity.leave_from_memory(answer)
-            elif answer.durable or answer.call.command_id in stored or await self._is_outcome_stored(answer):
+            if not answer.from_memory and (
+                answer.durable or answer.call.command_id in stored or await self._is_outcome_stored(answer)
+            ):
                 entity.leave_now(answer)
-            elif isinstance(answer.failure, Refused):
+                continue
+            if answer.from_memory and all_true:
+                if answer.durable:
+                    entity.leave_from_memory(answer)
+                else:
+                    refused.append(answer)
+                continue
+            saw_the_truth, all_true = all_true, False
+            if isinstance(answer.failure, Refused) and saw_the_truth:
                 why = f"the journal refuses its events: {answer.failure.why}"
                 answer.call.fail(HandlerFailed(str(entity.pid), why))
             elif isinstance(answer.failure, Overloaded):
@@ -152,7 +196,26 @@ class Settling:
                 answer.call.fail(self._unknown("it was not stored, but it had asked others"))
             else:
                 again.append(answer.call)
-        return owned, again
+        return owned, refused, again
+
+    def _let_durable_ones_go(self, answers: list[Answer]) -> None:
+        """What is durable, and has only seen what is, need not wait for the journal to be read."""
+        while answers and answers[0].durable and not (answers[0].from_memory and self._doubt):
+            answer = answers.pop(0)
+            if answer.from_memory:
+                self._entity.leave_from_memory(answer)
+            else:
+                self._entity.leave_now(answer)
+
+    def _end_broken(self, answers: list[Answer], broken: CallError, *, doubt: bool) -> None:
+        """The state cannot be rebuilt. Each call is told what is known of it all the same."""
+        for answer in answers:
+            if answer.durable and not answer.from_memory:
+                self._entity.leave_now(answer)
+            elif doubt and not answer.from_memory:
+                answer.call.fail(self._unknown(f"afterwards, {broken}"))
+            else:
+                answer.call.fail(broken)
 
     def _made_ready(self, call: EntityCall) -> bool:
         """Whether a call that is surely undone is to run again: not if its caller has been answered already."""
@@ -260,7 +323,13 @@ class Settling:
             entity.snapshot_policy.taken(recovery.sequence, len(snapshot.payload))
             services.save_snapshot(snapshot)
         for name, view in entity.entity_type.published.items():
-            services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, view.function(entity.actor))
+            try:
+                value = view.value(entity.actor)
+            except Exception as error:
+                services.counters.effects_failed += 1
+                entity.context.log.error("entity.not_published", entity=entity.stream, view=name, exc_info=error)
+                continue
+            services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, value)
 
     def _break(self, broken: CallError, error: Exception) -> None:
         entity = self._entity
@@ -268,7 +337,8 @@ class Settling:
         entity.broken = broken
         entity.services.counters.recovery_failures += 1
         entity.context.log.error("entity.recovery_failed", entity=entity.stream, why=str(error))
-        entity.services.host.retire(entity.pid)
+        # Once this turn is over: the next call begins afresh.
+        entity.services.loop.call_soon(entity.services.host.retire, entity.pid)
 
     def _unknown(self, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(str(self._entity.pid), why)

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -21,7 +21,7 @@ import msgspec
 
 from actorkit.errors import DeclarationError
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "is_value"]
 
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID})
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -64,8 +64,8 @@ class Signature:
         except (TypeError, NameError) as error:
             raise DeclarationError(f"{self.where} cannot travel in a message: {error}") from error
         self._encoder = msgspec.msgpack.Encoder()
-        self.arguments_are_values = not self.keyword_only and all(_is_value(hints[p.name]) for p in parameters)
-        self.reply_is_value = _is_value(self.returns)
+        self.arguments_are_values = not self.keyword_only and all(is_value(hints[p.name]) for p in parameters)
+        self.reply_is_value = is_value(self.returns)
 
     def _hints(self, function: Callable[..., Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -136,17 +136,18 @@ def _reply_type(annotation: Any) -> Any:
     return annotation
 
 
-def _is_value(declared: Any) -> bool:
+@cache
+def is_value(declared: Any) -> bool:
     """Whether values of this type are immutable throughout, so that both sides may hold the same object."""
     if declared in _IMMUTABLE:
         return True
     origin, arguments = get_origin(declared), get_args(declared)
     if origin in (Union, types.UnionType, tuple, frozenset):
-        return all(argument is Ellipsis or _is_value(argument) for argument in arguments)
+        return all(argument is Ellipsis or is_value(argument) for argument in arguments)
     if not isinstance(declared, type):
         return False
     if issubclass(declared, enum.Enum):
         return True
     if issubclass(declared, msgspec.Struct) and declared.__struct_config__.frozen:
-        return all(_is_value(field.type) for field in msgspec.structs.fields(declared))
+        return all(is_value(field.type) for field in msgspec.structs.fields(declared))
     return False

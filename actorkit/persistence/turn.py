@@ -15,7 +15,7 @@ __all__ = ["EntityTurn"]
 class EntityTurn(LogFields):
     """One call being handled. It is also the fields of every log line that the handler writes."""
 
-    __slots__ = ("call", "calls_made", "effects", "emitted", "gone_out", "over", "time_us")
+    __slots__ = ("call", "calls_made", "effects", "emitted", "gone_out", "over", "spoiled", "time_us")
 
     def __init__(self, path: str, stream: str, call: EntityCall, time_us: int) -> None:
         self.actor = path
@@ -30,6 +30,8 @@ class EntityTurn(LogFields):
         self.calls_made = 0
         self.gone_out = False
         self.over = False
+        self.spoiled: Exception | None = None
+        """An event could not be applied: the turn fails, whatever its handler makes of that."""
 
     @property
     def path(self) -> str:

@@ -36,7 +36,12 @@ async def rebuild(store: Store, entity_type: EntityType, maps: dict[str, LwwMap[
                 _log.error("readmodel.stream_skipped", stream=stream, why=str(error))
                 continue
             for name, values in maps.items():
-                values.put(PersistenceId.parse(stream).id, past.version, entity_type.published[name].function(actor))
+                try:
+                    value = entity_type.published[name].value(actor)
+                except Exception as error:  # noqa: BLE001 - its author's mistake
+                    _log.error("readmodel.stream_skipped", stream=stream, view=name, exc_info=error)
+                    continue
+                values.put(PersistenceId.parse(stream).id, past.version, value)
             read += 1
         if len(streams) < _STREAMS_AT_ONCE:
             return read
