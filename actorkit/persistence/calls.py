@@ -19,7 +19,7 @@ from actorkit.tracing import Trace
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["EntityCall", "Handler", "Kind", "Message", "Progress"]
+__all__ = ["OUTSIDE", "EntityCall", "Handler", "Kind", "Message", "Origin", "Progress"]
 
 
 class Kind(Enum):
@@ -74,6 +74,17 @@ class Progress(Enum):
     """The caller has its answer."""
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a call comes from: its place in a story, and the entities that wait for it, outermost first."""
+
+    trace: Trace = Trace()
+    chain: tuple[PersistenceId, ...] = ()
+
+
+OUTSIDE = Origin()
+"""The origin of calls that no entity makes and that no trace came in with."""
+
+
 class EntityCall:
     """One call, its way through the entity, and the future that its caller waits for."""
 
@@ -81,16 +92,14 @@ class EntityCall:
         "args",
         "attempt",
         "bucket",
-        "chain",
         "command_id",
         "deadline",
-        "digest",
         "future",
         "handler",
         "key",
+        "origin",
         "pid",
         "progress",
-        "trace",
     )
 
     def __init__(
@@ -103,8 +112,7 @@ class EntityCall:
         deadline: float,
         future: asyncio.Future[Any],
         bucket: set[Any],
-        trace: Trace,
-        chain: tuple[PersistenceId, ...],
+        origin: Origin,
         attempt: int,
     ) -> None:
         """``bucket`` is the one of ``Deadlines`` for ``deadline``, which the call is put into here."""
@@ -116,12 +124,19 @@ class EntityCall:
         self.deadline = deadline
         self.future = future
         self.bucket = bucket
-        self.trace = trace
-        self.chain = chain
+        self.origin = origin
         self.attempt = attempt
         self.progress = Progress.QUEUED
-        self.digest = b"" if key is None else handler.signature.digest(args)
         bucket.add(self)
+
+    @property
+    def digest(self) -> bytes:
+        """Tells calls of one key with other arguments apart; empty without a key."""
+        return b"" if self.key is None else self.handler.signature.digest(self.args)
+
+    @property
+    def trace(self) -> Trace:
+        return self.origin.trace
 
     def reply(self, reply: object) -> None:
         """Answers the caller; a caller that has gone, or whose deadline has passed, is not answered."""

@@ -18,7 +18,7 @@ from actorkit.clock import Clock
 from actorkit.errors import CallCycle, ConfigurationError, DeclarationError, Overloaded, Unavailable
 from actorkit.ids import NodeId, PersistenceId, shard_of
 from actorkit.persistence.actor import entity_type_of
-from actorkit.persistence.calls import EntityCall, Handler, Progress
+from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.entity import Entity
 from actorkit.persistence.services import EntityServices
@@ -30,7 +30,6 @@ from actorkit.tracing import Trace
 
 __all__ = ["Region"]
 
-_NO_TRACE = Trace()
 _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
 _SWEEPS = 10
@@ -80,6 +79,7 @@ class Region:
 
     def start(self, services: EntityServices) -> None:
         self._services = services
+        self._deadline_default_s = services.settings.deadline_default_s
         self._leases = Leases(
             services.store,
             owner=str(self._node),
@@ -156,7 +156,7 @@ class Region:
         *,
         key: str | None,
         deadline_s: float | None,
-        trace: Trace = _NO_TRACE,
+        trace: Trace | None = None,
         command_id: str = "",
         attempt: int = 1,
     ) -> asyncio.Future[Any]:
@@ -167,15 +167,14 @@ class Region:
         """
         loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
-        within_s = self._services.settings.deadline_default_s if deadline_s is None else deadline_s
+        within_s = self._deadline_default_s if deadline_s is None else deadline_s
         deadline = loop.time() + within_s
+        origin = OUTSIDE if trace is None else Origin(trace)
         turn = current_turn.get()
-        chain: tuple[PersistenceId, ...] = ()
-        if isinstance(turn, EntityTurn) and not turn.over:
+        if turn is not None and isinstance(turn, EntityTurn) and not turn.over:
             caller = turn.call
             command_id = turn.next_call_id(str(pid))
-            chain = (*caller.chain, caller.pid)
-            trace = Trace(caller.trace.correlation or caller.command_id, caller.command_id, caller.trace.trace_parent)
+            origin = _origin_within(caller)
             deadline = min(deadline, caller.deadline)
             within_s = max(0.0, deadline - loop.time())
             attempt = caller.attempt
@@ -185,12 +184,12 @@ class Region:
         bucket = self._deadlines.recent.get(within_s)
         if bucket is None:
             bucket = self._deadlines.within(within_s)
-        call = EntityCall(pid, handler, args, command_id, key, deadline, future, bucket, trace, chain, attempt)
-        if pid in chain:
-            cycle = " → ".join(str(member) for member in (*chain[chain.index(pid) :], pid))
+        call = EntityCall(pid, handler, args, command_id, key, deadline, future, bucket, origin, attempt)
+        if pid in origin.chain:
+            cycle = " → ".join(str(member) for member in (*origin.chain[origin.chain.index(pid) :], pid))
             call.fail(CallCycle(str(pid), f"it waits for its own answer: {cycle}"))
-            return future
-        self._deliver(call)
+        else:
+            self._deliver(call)
         return future
 
     def send_to_self(self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...]) -> EntityCall:
@@ -201,7 +200,7 @@ class Region:
         deadline = self._loop.time() + within_s
         bucket = self._deadlines.within(within_s)
         command_id = f"{self._id_prefix}{self._ids:x}"
-        return EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, _NO_TRACE, (), 1)
+        return EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, OUTSIDE, 1)
 
     def _deliver(self, call: EntityCall) -> None:
         if self._closing:
@@ -340,6 +339,13 @@ class Region:
             if not shard.ready:
                 return
             self._deliver(waiting.popleft())
+
+
+def _origin_within(caller: EntityCall) -> Origin:
+    """The origin of a call that an entity makes while it handles another one."""
+    trace = caller.origin.trace
+    story = Trace(trace.correlation or caller.command_id, caller.command_id, trace.trace_parent)
+    return Origin(story, (*caller.origin.chain, caller.pid))
 
 
 def _nobody_waits(future: asyncio.Future[Any]) -> None:
