@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -85,9 +86,13 @@ def node(**options: Any) -> None:
     others = [str(seed) for seed in settings.seeds if seed != settings.remoting]
     if others:
         raise click.ClickException(f"cannot join {', '.join(others)}: clusters of several nodes are not supported yet")
-    logs.configure(json=not sys.stderr.isatty())
+    # A node that cannot start says one line and no more, so what it logs while it starts is held back until it has.
+    early = io.StringIO()
+    logs.configure(json=not sys.stderr.isatty(), stream=early)
 
     def announce(started: Node) -> None:
+        sys.stderr.write(early.getvalue())
+        logs.configure(json=not sys.stderr.isatty())
         click.echo(f"{settings.name} serves http://{started.http_address}")
 
     try:

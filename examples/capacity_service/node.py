@@ -28,6 +28,7 @@ from examples.capacity_service.settings import NodeSettings
 __all__ = ["CannotStart", "Node", "run_until_signal"]
 
 _log = structlog.get_logger("capacity_service")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -112,8 +113,6 @@ def _system(settings: NodeSettings) -> ActorSystem:
 def _tokens(settings: NodeSettings) -> BearerTokens | None:
     file = settings.http_tokens
     if file is None:
-        if settings.http.host not in ("127.0.0.1", "::1", "localhost"):
-            _log.warning("http.open_to_all", http=str(settings.http), advice="set --http-tokens")
         return None
     try:
         return BearerTokens.parse(file.read_text(encoding="utf-8"))
@@ -145,6 +144,8 @@ async def run_until_signal(settings: NodeSettings, announce: Callable[[Node], No
     try:
         await starting
         announce(node)
+        if settings.http_tokens is None and settings.http.host not in _LOOPBACK:
+            _log.warning("http.open_to_all", http=node.http_address, advice="set --http-tokens")
         await stopping
         _log.info("node.stopping", name=settings.name)
         await node.stop()
