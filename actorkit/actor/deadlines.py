@@ -81,6 +81,10 @@ class Deadlines:
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
+    def pending(self) -> list[Expirable]:
+        """All that has neither ended nor expired."""
+        return [item for bucket in self._buckets.values() for item in bucket]
+
     def close(self) -> None:
         """Stop sweeping; nothing expires any more."""
         if self._sweeper is not None:

@@ -153,8 +153,11 @@ class EntityCall:
             self.future.set_exception(error)
 
     def expire(self) -> None:
-        """The deadline has passed: what can be said honestly depends on how far the call has come."""
+        self.give_up("its deadline has passed")
+
+    def give_up(self, why: str) -> None:
+        """Nobody waits any longer: what can be said honestly depends on how far the call has come."""
         if self.progress is Progress.QUEUED or self.handler.kind is Kind.QUERY:
-            self.fail(Unavailable(str(self.pid), "its deadline passed before it was its turn"))
+            self.fail(Unavailable(str(self.pid), f"{why} before it was executed"))
         elif not self.future.done():
-            self.future.set_exception(OutcomeUnknown(str(self.pid), "its deadline passed before its outcome was known"))
+            self.future.set_exception(OutcomeUnknown(str(self.pid), f"{why} before its outcome was known"))

@@ -134,6 +134,7 @@ class Entity(Actor[Any]):
         raise TypeError(f"{self.pid} got {message!r}, which is no call")
 
     def stopped(self) -> None:
+        self.lost = True
         self.abandon("its node is stopping")
         self.services.host.forget(self.pid, self)
 
@@ -389,9 +390,8 @@ class Entity(Actor[Any]):
     def _confirmed(self, answer: Answer, still_owner: bool) -> None:
         if still_owner:
             self.leave_now(answer)
-        elif answer.call.progress is not Progress.ENDED:
-            answer.call.progress = Progress.QUEUED
-            self.services.host.give_back([answer.call])
+        else:
+            self.settling.unconfirmed(answer.call, gone_out=answer.gone_out)
 
     def leave_now(self, answer: Answer) -> None:
         if answer.effects:
@@ -429,8 +429,7 @@ class Entity(Actor[Any]):
     def leave(self, calls: list[EntityCall]) -> None:
         """The shard has another owner: this activation ends, and its calls are routed anew."""
         self.lost = True
-        self.services.host.give_back(calls)
-        self.services.host.retire(self.pid)
+        self.services.host.move_out(self.pid, self, calls)
 
     def settle_soon(self) -> None:
         self.context.requeue([_SETTLE])

@@ -57,6 +57,10 @@ class Host(Protocol):
         """Surely undone calls of a shard that has another owner now: they are routed anew."""
         ...
 
+    def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
+        """The entity's shard has another owner: these calls and those in its mailbox are routed anew, and it stops."""
+        ...
+
     def retire(self, pid: PersistenceId) -> None:
         """The entity need not stay in memory: it is stopped as soon as it is idle."""
         ...

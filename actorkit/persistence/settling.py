@@ -64,6 +64,7 @@ class Settling:
         """The journal is being read: what fails from now on is not in what is read."""
         self._once_more = False
         self._undone: list[EntityCall] = []
+        self._unconfirmed: list[EntityCall] = []
         self._all_landed: asyncio.Future[None] | None = None
         self._settled_at = -1
         self._fruitless = 0
@@ -84,8 +85,20 @@ class Settling:
         """A call whose handler has ended after the failure: it saw what may not be true."""
         if gone_out:
             call.fail(self._unknown("it was undone after having asked others"))
-        else:
+        elif call.progress is not Progress.ENDED:
+            call.progress = Progress.QUEUED
             self._undone.append(call)
+
+    def unconfirmed(self, call: EntityCall, *, gone_out: bool) -> None:
+        """Its answer rested on memory, and the store did not confirm that we own the shard: it is decided again."""
+        if gone_out:
+            call.fail(self._unknown("it had asked others when its shard turned out to have another owner"))
+        elif self._made_ready(call):
+            if self._entity.lost:
+                self._entity.services.host.give_back([call])
+                return
+            self._unconfirmed.append(call)
+            self.fail(doubt=True)
 
     def discard(self, call: EntityCall, ending: CallError, *, gone_out: bool) -> None:
         """The handler has refused after having emitted, or has failed: the state is rebuilt before it is answered.
@@ -119,19 +132,19 @@ class Settling:
         except JournalError as error:
             self._end_all(answers, self._unknown(f"the journal cannot be read: {error}"))
             owned, refused, again = True, [], []
-        again = [call for call in (*again, *self._undone) if self._made_ready(call)]
-        self._undone = []
+        again = [call for call in (*self._unconfirmed, *again, *self._undone) if self._made_ready(call)]
+        self._undone, self._unconfirmed = [], []
         await self._back_off(again)
         self._reading = False
         self.failed, self._once_more = self._once_more, False
         for answer in refused:
             self._refuse(answer)
-        if owned:
-            entity.context.requeue(again)
-        else:
+        if not owned:
             entity.leave(again)
-        if self.failed:
-            entity.settle_soon()
+        else:
+            entity.context.requeue(again)
+            if self.failed:
+                entity.settle_soon()
 
     async def _back_off(self, again: list[EntityCall]) -> None:
         """What failed again and again is not tried without end at full speed."""

@@ -46,7 +46,7 @@ class Leases:
         self._held: dict[int, Shard] = {}
         self._wanted: dict[int, Shard] = {}
         self._wake = asyncio.Event()
-        self._confirmations: list[tuple[Shard, Callable[[bool], None]]] = []
+        self._confirmations: list[tuple[Shard, int, Callable[[bool], None]]] = []
         self._confirming: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.held_by: dict[int, str] = {}
@@ -155,7 +155,7 @@ class Leases:
     # ---------------------------------------------------------------------------------------------------- confirming
 
     def confirm(self, shard: Shard, decided: Callable[[bool], None]) -> None:
-        self._confirmations.append((shard, decided))
+        self._confirmations.append((shard, shard.epoch, decided))
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().create_task(self._confirm_all())
 
@@ -164,9 +164,10 @@ class Leases:
         try:
             while self._confirmations:
                 asked, self._confirmations = self._confirmations, []
-                epochs = await self._read_epochs(sorted({shard.shard for shard, _ in asked}))
-                for shard, decided in asked:
-                    decided(shard.ready and epochs.get(shard.shard) == (self._owner, shard.epoch))
+                epochs = await self._read_epochs(sorted({shard.shard for shard, _, _ in asked}))
+                for shard, epoch, decided in asked:
+                    # What rests on the memory of one epoch is not confirmed by a later one.
+                    decided(shard.ready and epochs.get(shard.shard) == (self._owner, epoch))
         finally:
             self._confirming = None
 

@@ -103,9 +103,9 @@ class Region:
         until_s = self._loop.time() + self._settings.drain_timeout_s
         while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
             await asyncio.sleep(_POLL_S)
-        for slot in list(self._slots.values()):
-            if slot.entity is not None:
-                slot.entity.abandon("its node stopped before it was settled")
+        for call in self._deadlines.pending():
+            if isinstance(call, EntityCall):
+                call.give_up("its node has stopped")
         await self._leases.stop()
 
     def register(self, cls: type[Any]) -> EntityType:
@@ -252,6 +252,15 @@ class Region:
             shard.waiting.appendleft(call)
             if shard.ready:
                 self._loop.call_soon(self._flush, shard)
+
+    def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
+        slot = self._slots.get(pid)
+        if slot is not None and slot.entity is not None and slot.entity is entity:
+            del self._slots[pid]
+            calls = [*calls, *(waiting for waiting in slot.cell.mailbox if type(waiting) is EntityCall)]
+            slot.cell.mailbox.clear()
+            slot.entity.context.stop()
+        self.give_back(calls)
 
     # ------------------------------------------------------------------------------------------------------ entities
 

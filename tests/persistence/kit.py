@@ -72,7 +72,7 @@ async def eventually(condition: Callable[[], object], *, within_turns: int = 20_
         if condition():
             return
         # Every now and then real threads, or virtual timers, get their chance.
-        await asyncio.sleep(0 if turn % 50 else 0.001)
+        await asyncio.sleep(0 if turn % 50 else 0.01)
     raise AssertionError("the condition never came to hold")
 
 
