@@ -24,7 +24,7 @@ from actorkit.journal.urls import journal_from_url
 from actorkit.journal.writer import GroupCommit
 from actorkit.persistence.actor import PersistentActor
 from actorkit.persistence.calls import Message
-from actorkit.persistence.commands import EntityReference, Published
+from actorkit.persistence.commands import EntityReference, Published, check_options
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.past import Past, read_past
 from actorkit.persistence.services import Counters, EntityServices
@@ -203,7 +203,8 @@ class ActorSystem:
         """The low-level form of a call, for a message that came from elsewhere; ends as the call itself does.
 
         The entity's class must be known here, by ``get``, ``entities`` or ``view``; raises ``ConfigurationError`` if
-        it is not, or has no such handler, and ``TypeError`` where the arguments do not fit.
+        it is not, or has no such handler, and ``TypeError`` or ``ValueError`` where its arguments, key or deadline do
+        not fit.
         """
         entity_type = self.region.known(message.type)
         handler = entity_type.handlers.get(message.handler)
@@ -211,6 +212,7 @@ class ActorSystem:
             raise ConfigurationError(
                 f"{message.type} has no handler {message.handler!r}, only {', '.join(sorted(entity_type.handlers))}"
             )
+        check_options(handler, message.key, message.deadline_s)
         return await self.region.call(
             PersistenceId.checked(message.type, message.id),
             handler,

@@ -20,7 +20,17 @@ from actorkit.persistence.signatures import is_value
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Call", "CallTarget", "EntityReference", "HandlerDeclaration", "Published", "command", "published", "query"]
+__all__ = [
+    "Call",
+    "CallTarget",
+    "EntityReference",
+    "HandlerDeclaration",
+    "Published",
+    "check_options",
+    "command",
+    "published",
+    "query",
+]
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -33,6 +43,16 @@ class CallTarget(Protocol):
     def call(
         self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...], *, key: str | None, deadline_s: float | None
     ) -> asyncio.Future[Any]: ...
+
+
+def check_options(handler: Handler, key: str | None, deadline_s: float | None) -> None:
+    """Raises ``TypeError`` or ``ValueError`` where a call cannot have this idempotency key or deadline."""
+    if key is not None and handler.kind is Kind.QUERY:
+        raise TypeError(f"{handler.signature.where} is a query, which changes nothing: it takes no idempotency key")
+    if key is not None and not 1 <= len(key) <= 256:
+        raise ValueError(f"an idempotency key has 1 to 256 characters, this one has {len(key)}")
+    if deadline_s is not None and not deadline_s > 0:
+        raise ValueError(f"a deadline is a number of seconds greater than 0, not {deadline_s}")
 
 
 class Call(Generic[P, R]):
@@ -65,14 +85,7 @@ class Call(Generic[P, R]):
         whomever, through restarts; with other arguments it raises ``IdempotencyKeyReused``. ``deadline_s`` is the time
         in seconds after which the call ends by itself.
         """
-        if idempotency_key is not None and self._handler.kind is Kind.QUERY:
-            raise TypeError(
-                f"{self._handler.signature.where} is a query, which changes nothing: it takes no idempotency key"
-            )
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 256:
-            raise ValueError(f"an idempotency key has 1 to 256 characters, this one has {len(idempotency_key)}")
-        if deadline_s is not None and not deadline_s > 0:
-            raise ValueError(f"a deadline is a number of seconds greater than 0, not {deadline_s}")
+        check_options(self._handler, idempotency_key, deadline_s)
         return Call(
             self._target,
             self._pid,

@@ -59,8 +59,11 @@ class KeyMemory:
             return None
         return known
 
-    def remember(self, key: str, outcome: bytes, time_us: int) -> None:
-        """Adds the newest key, after dropping what is too old, or too much for memory."""
+    def remember(self, key: str, outcome: bytes, time_us: int, *, pending: int) -> None:
+        """Adds the newest key, after dropping what is too old, or too much for memory.
+
+        Of the newest, ``pending`` may not be stored yet, so that the store cannot stand in for them: they stay.
+        """
         newest = self._newest
         oldest_us = time_us - self._window_us
         while newest:
@@ -72,6 +75,6 @@ class KeyMemory:
         self.count += 1
         newest[key] = Remembered(outcome, time_us)
         newest.move_to_end(key)
-        if len(newest) > self._in_memory:
+        while len(newest) > self._in_memory + pending:
             newest.popitem(last=False)
             self.complete = False

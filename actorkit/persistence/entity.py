@@ -322,7 +322,7 @@ class Entity(Actor[Any]):
                 self._handler_failed(call, turn, error)
                 return
         if call.key is not None:
-            self.admission.keys.remember(call.key, outcome, turn.time_us)
+            self.admission.keys.remember(call.key, outcome, turn.time_us, pending=len(self.gate) + 1)
         self.gate.hold(answer)
         try:
             self.services.writer.submit(append, partial(self._landed, answer))
