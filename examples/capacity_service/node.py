@@ -43,6 +43,8 @@ class Node:
         self.settings = settings
         self.http_address = ""
         self._stage: str | None = "it is starting"
+        self._leaving = False
+        self._owning: asyncio.Task[None]
         self._system: ActorSystem
         self._server: HttpServer
 
@@ -75,23 +77,33 @@ class Node:
             await self._server.stop()
             raise CannotStart(_reason(error)) from error
         add_readings(gateway, system)
+        # Before the first call asks for them: after a crash their leases may have to run out.
+        self._owning = asyncio.create_task(system.own_all_shards())
         self._stage = None
 
     async def stop(self) -> None:
         """Takes no new connections, finishes what is in progress, gives up the shards, closes the journal."""
+        self._leaving = True
         await self._server.stop()
         self._stage = "it is leaving"
+        self._owning.cancel()
         await self._system.stop()
 
     def not_ready(self) -> str | None:
-        """``None`` if the node can serve everything, else the reason why not. Writes need no read model."""
-        return self._stage if self._stage is not None else self._system.ready
+        """``None`` if the node is a full member, else why not. What it can serve it serves also before and after."""
+        if self._stage is not None:
+            return self._stage
+        if self._leaving:
+            return "it is leaving"
+        if not self._owning.done():
+            return "it waits for shards that another node has"
+        return self._system.ready
 
     def member(self) -> Member:
         """This node, as a member of its own cluster of one."""
         reason = self.not_ready()
         node = self._system.node
-        status = "up" if reason is None else "joining"
+        status = "up" if reason is None else "leaving" if self._leaving else "joining"
         return Member(node.name, node.incarnation, self.http_address, str(self.settings.remoting), status)
 
 

@@ -75,6 +75,7 @@ def add_readings(gateway: Gateway, system: ActorSystem) -> None:
     writer, counters = system.writer, system.counters
     readings = gateway.metrics.readings
     readings += [
+        Reading("actorkit_entities", "Entities in memory.", "gauge", lambda: system.region.entities),
         Reading("actorkit_journal_batches", "Commits to the journal.", "counter", lambda: writer.batches),
         Reading("actorkit_journal_appends", "Commands whose events were committed.", "counter", lambda: writer.appends),
         Reading("actorkit_journal_bytes", "Content that was committed.", "counter", lambda: writer.bytes),

@@ -161,13 +161,28 @@ async def test_health(service: Client) -> None:
     assert (await service.get("/health/ready")).body == {"status": "ready"}
 
 
-async def test_health_of_a_node_that_leaves(service: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.node, "_stage", "it is leaving")
+async def test_a_node_that_leaves_is_not_ready_and_serves_what_still_comes(
+    service: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.pool("p")
+    monkeypatch.setattr(service.node, "_leaving", True)
     reply = await service.get("/health/ready")
     assert (reply.status, reply.body["detail"]) == (503, "it is leaving")
-    assert (await service.reserve("p")).problem == "unavailable"
+    assert (await service.reserve("p")).status == 200
     assert (await service.get("/health/live")).status == 200
-    assert (await service.get("/cluster/members")).body["members"][0]["status"] != "up"
+    assert (await service.get("/cluster/members")).body["members"][0]["status"] == "leaving"
+
+
+async def test_a_node_that_is_starting_is_live_and_serves_nothing_yet(
+    service: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.node, "_stage", "it is starting")
+    assert (await service.get("/health/live")).status == 200
+    assert (await service.get("/health/ready")).body["detail"] == "it is starting"
+    for call, body in (("reserve", {"pool_id": "p"}), ("availability", {})):
+        reply = await service.post(call, body)
+        assert (reply.status, reply.problem) == (503, "unavailable")
+    assert (await service.get("/cluster/members")).body["members"][0]["status"] == "joining"
 
 
 async def test_members(service: Client) -> None:
