@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def _free_port() -> int:
 
 @contextmanager
 def _process(*arguments: str, port: int) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL)
+    log = tempfile.TemporaryFile()
+    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
     try:
         give_up_s = time.monotonic() + START_MAX_S
         while True:
@@ -44,12 +46,14 @@ def _process(*arguments: str, port: int) -> Iterator[None]:
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > give_up_s:
-                    raise RuntimeError(f"{arguments[0]} did not start") from None
+                    log.seek(0)
+                    raise RuntimeError(f"{arguments[0]} did not start: {log.read().decode()}") from None
                 time.sleep(0.05)
         yield
     finally:
         process.terminate()
         process.wait()
+        log.close()
 
 
 def _load(port: int, path: str, bodies: list[Any], seconds: float) -> dict[str, float]:
