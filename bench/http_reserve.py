@@ -36,24 +36,27 @@ def _free_port() -> int:
 
 @contextmanager
 def _process(*arguments: str, port: int) -> Iterator[None]:
-    log = tempfile.TemporaryFile()
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
-    try:
-        give_up_s = time.monotonic() + START_MAX_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
+        try:
+            give_up_s = time.monotonic() + START_MAX_S
+            while not _listens(port):
                 if process.poll() is not None or time.monotonic() > give_up_s:
                     log.seek(0)
-                    raise RuntimeError(f"{arguments[0]} did not start: {log.read().decode()}") from None
+                    raise RuntimeError(f"{arguments[0]} did not start: {log.read().decode()}")
                 time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _load(port: int, path: str, bodies: list[Any], seconds: float) -> dict[str, float]:
