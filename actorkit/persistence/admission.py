@@ -79,10 +79,14 @@ class Admission:
             if not room.done():
                 room.set_result(None)
 
-    async def _when_there_is_room(self, call: EntityCall) -> None:
-        self._room = self._services.loop.create_future()
+    def _when_there_is_room(self, call: EntityCall) -> Step:
+        # Answers may leave before the coroutine begins: it waits from now on, not from then.
+        room = self._room = self._services.loop.create_future()
         self.waits_for_room = True
-        await self._room
+        return self._admit_after(room, call)
+
+    async def _admit_after(self, room: asyncio.Future[None], call: EntityCall) -> None:
+        await room
         if self._entity.settling.failed:
             self._entity.settling.undone(call, gone_out=False)
         else:

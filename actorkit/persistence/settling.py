@@ -136,14 +136,15 @@ class Settling:
         self._undone, self._unconfirmed = [], []
         await self._back_off(again)
         self._reading = False
-        self.failed, self._once_more = self._once_more, False
-        for answer in refused:
-            self._refuse(answer)
+        once_more, self._once_more = self._once_more, False
+        self.failed = once_more
         if not owned:
             entity.leave(again)
         else:
             entity.context.requeue(again)
-            if self.failed:
+            for answer in refused:
+                self._refuse(answer)
+            if once_more:
                 entity.settle_soon()
 
     async def _back_off(self, again: list[EntityCall]) -> None:
