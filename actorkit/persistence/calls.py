@@ -36,12 +36,10 @@ class Handler(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     kind: Kind
     signature: Signature
-    function: Any
     is_async: bool
-
-    @property
-    def name(self) -> str:
-        return self.signature.name
+    name: str
+    invoke: Any
+    """The function, or what calls it with bound arguments where some are keyword-only."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -109,7 +109,8 @@ def _handlers(cls: type[Any], namespace: Mapping[str, Any]) -> dict[str, Handler
         declared = getattr(cls, name, None)
         if isinstance(declared, HandlerDeclaration):
             signature = Signature(cls.__qualname__, declared.function, namespace)
-            handlers[name] = Handler(declared.kind, signature, declared.function, declared.is_async)
+            invoke = signature.taking_bound(declared.function)
+            handlers[name] = Handler(declared.kind, signature, declared.is_async, name, invoke)
     return handlers
 
 

@@ -33,7 +33,7 @@ from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import Append, Appended, AppendResult, NewEvent
 from actorkit.persistence.actor import EntityContext
 from actorkit.persistence.admission import Admission
-from actorkit.persistence.calls import EntityCall, Handler, Kind, Progress
+from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Kind, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
 from actorkit.persistence.gate import Answer, Gate
@@ -93,6 +93,8 @@ class Entity(Actor[Any]):
         self.admission = Admission(self)
         self.snapshot_policy = SnapshotPolicy(settings.snapshot_every_events)
         self.settling = Settling(self)
+        self._path = ""
+        self._wall_us = services.clock.wall_us
         self._publishes = bool(entity_type.published)
         self.broken: CallError | None = None
         """Why the entity takes no calls: its state could not be rebuilt."""
@@ -119,6 +121,7 @@ class Entity(Actor[Any]):
     # ------------------------------------------------------------------------------------------------ the actor's side
 
     async def started(self) -> None:
+        self._path = self.context.path
         await self.settling.recover()
 
     def receive(self, message: Any) -> Coroutine[Any, Any, None] | None:
@@ -154,7 +157,8 @@ class Entity(Actor[Any]):
     def run(self, call: EntityCall) -> Coroutine[Any, Any, None] | None:
         call.progress = Progress.RUNNING
         handler = call.handler
-        turn = self._turn = EntityTurn(self.context.path, self.stream, call, self.now_us())
+        wall_us = self._wall_us()
+        turn = self._turn = EntityTurn(self._path, self.stream, call, max(self.time_us, wall_us))
         if handler.is_async:
             return self._run_async(call, turn)
         # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
@@ -164,7 +168,7 @@ class Entity(Actor[Any]):
         reply: Any = None
         error: Exception | None = None
         try:
-            reply = handler.signature.call(handler.function, self.actor, call.args)
+            reply = handler.invoke(self.actor, *call.args)
         except Rejected as refusal:
             rejected = refusal
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
@@ -184,7 +188,7 @@ class Entity(Actor[Any]):
         reply: Any = None
         error: Exception | None = None
         try:
-            reply = await call.handler.signature.call(call.handler.function, self.actor, call.args)
+            reply = await call.handler.invoke(self.actor, *call.args)
         except Rejected as refusal:
             rejected = refusal
         except asyncio.CancelledError:
@@ -294,15 +298,18 @@ class Entity(Actor[Any]):
         self._append(answer, turn, outcome)
 
     def _append(self, answer: Answer, turn: EntityTurn, outcome: bytes) -> None:
-        call, trace = answer.call, answer.call.trace
-        emitted = turn.emitted
-        metadata = Metadata(
-            call.command_id,
-            call.handler.name,
-            trace.correlation or call.command_id,
-            trace.causation,
-            trace.trace_parent,
-        )
+        call, emitted = answer.call, turn.emitted
+        if call.origin is OUTSIDE:
+            metadata = Metadata(call.command_id, call.handler.name, call.command_id)
+        else:
+            trace = call.origin.trace
+            metadata = Metadata(
+                call.command_id,
+                call.handler.name,
+                trace.correlation or call.command_id,
+                trace.causation,
+                trace.trace_parent,
+            )
         append = Append(
             self.shard.shard,
             answer.epoch,

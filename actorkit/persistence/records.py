@@ -5,6 +5,7 @@ Both are MessagePack arrays, kept small because every event carries them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -47,12 +48,12 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_KEYLESS_HEAD, _, _KEYLESS_TAIL = _encoder.encode(Outcome(b"", msgspec.Raw(b"\xc1"))).partition(b"\xc1")
+"""An outcome without a digest around its reply: most are of that form. (MessagePack itself never uses 0xc1.)"""
+
+encode_metadata: Callable[[Metadata], bytes] = _encoder.encode
 _metadata_decoder = msgspec.msgpack.Decoder(Metadata)
 _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
-
-
-def encode_metadata(metadata: Metadata) -> bytes:
-    return _encoder.encode(metadata)
 
 
 def decode_metadata(stored: bytes) -> Metadata:
@@ -61,6 +62,8 @@ def decode_metadata(stored: bytes) -> Metadata:
 
 def encode_outcome(digest: bytes, reply: bytes) -> bytes:
     """``reply`` is MessagePack already, made by the handler's signature."""
+    if not digest:
+        return _KEYLESS_HEAD + reply + _KEYLESS_TAIL
     return _encoder.encode(Outcome(digest, msgspec.Raw(reply)))
 
 

@@ -60,10 +60,13 @@ class Signature:
                 f"{self.name}_arguments", fields, array_like=True, forbid_unknown_fields=True
             )
             self._decoder = msgspec.msgpack.Decoder(self._struct)
-            self._reply_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self.returns)
+            self.decode_reply: Callable[[bytes], Any] = msgspec.msgpack.Decoder(self.returns).decode
+            """Raises ``msgspec.MsgspecError`` where the bytes do not fit the declared reply."""
         except (TypeError, NameError) as error:
             raise DeclarationError(f"{self.where} cannot travel in a message: {error}") from error
         self._encoder = msgspec.msgpack.Encoder()
+        self.encode_reply: Callable[[object], bytes] = self._encoder.encode
+        """Raises ``TypeError`` where the reply cannot be encoded."""
         self.arguments_are_values = not self.keyword_only and all(is_value(hints[p.name]) for p in parameters)
         self.reply_is_value = is_value(self.returns)
 
@@ -110,19 +113,16 @@ class Signature:
         """Tells calls with other arguments (or of another handler) apart."""
         return blake2b(self.name.encode() + b"\0" + self.encode(bound), digest_size=16).digest()
 
-    def encode_reply(self, reply: object) -> bytes:
-        """Raises ``TypeError`` where the reply cannot be encoded."""
-        return self._encoder.encode(reply)
-
-    def decode_reply(self, reply: bytes) -> Any:
-        return self._reply_decoder.decode(reply)
-
-    def call(self, function: Callable[..., Any], instance: Any, bound: tuple[Any, ...]) -> Any:
-        """Calls the handler with arguments as ``bind`` gave them."""
+    def taking_bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The handler's function, callable with an instance and arguments as ``bind`` gives them."""
         if not self.keyword_only:
-            return function(instance, *bound)
-        keywords = dict(zip(self.keyword_only, bound[self.positional :], strict=True))
-        return function(instance, *bound[: self.positional], **keywords)
+            return function
+
+        def invoke(instance: Any, *bound: Any) -> Any:
+            keywords = dict(zip(self.keyword_only, bound[self.positional :], strict=True))
+            return function(instance, *bound[: self.positional], **keywords)
+
+        return invoke
 
 
 def _same(default: object) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from actorkit.errors import CallingOutAfterEmit
 from actorkit.journal.protocols import NewEvent
 from actorkit.logs import LogFields
-from actorkit.persistence.calls import EntityCall
+from actorkit.persistence.calls import OUTSIDE, EntityCall
 
 __all__ = ["EntityTurn"]
 
@@ -21,7 +21,7 @@ class EntityTurn(LogFields):
         self.actor = path
         self.entity = stream
         self.command = call.command_id
-        self.trace = call.trace.trace_parent or call.trace.correlation
+        self.trace = "" if call.origin is OUTSIDE else call.trace.trace_parent or call.trace.correlation
         self.call = call
         self.time_us = time_us
         """The time of this turn and of all its events."""
