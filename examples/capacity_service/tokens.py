@@ -1,27 +1,23 @@
 """Consistency tokens: which write a client has seen, in a form that it only carries around.
 
-A token is the URL-safe Base64 of a checksum and what it covers: the token's own version, the pool and the sequence
-number of its event. The checksum finds accidents, not forgers: a made-up token can do no more than let its sender wait.
+A token is the Base64 of a checksum and what it covers: the token's own format, the sequence number of the write's event
+and its pool. The checksum finds accidents, not forgers: a made-up token can do no more than let its sender wait.
 """
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from hashlib import blake2b
+from binascii import Error, a2b_base64, b2a_base64
 from typing import Final, NamedTuple
-
-import msgspec
+from zlib import crc32
 
 __all__ = ["TOKEN_PATTERN", "Token", "TokenError", "decode_token", "encode_token"]
 
-TOKEN_MAX: Final = 1024
-TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,1024}\Z"  # noqa: S105 - not a secret
-_CHECKSUM_BYTES: Final = 8
-_FORMAT: Final = 1
+TOKEN_PATTERN: Final = r"^[A-Za-z0-9+/]{1,1022}={0,2}\Z"  # noqa: S105 - not a secret
+_CHECKSUM_BYTES: Final = 4
 
-_is_token: Final = re.compile(r"[A-Za-z0-9_-]{1,1024}").fullmatch
+_is_token: Final = re.compile(r"[A-Za-z0-9+/]{1,1022}={0,2}").fullmatch
+_covered: Final = re.compile(rb"1 ([0-9]{1,19}) ([A-Za-z0-9._:-]{1,128})").fullmatch
 
 
 class TokenError(ValueError):
@@ -35,33 +31,26 @@ class Token(NamedTuple):
     version: int
 
 
-_encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(tuple[int, str, int])
-
-
 def encode_token(pool_id: str, version: int) -> str:
-    covered = _encoder.encode((_FORMAT, pool_id, version))
-    return urlsafe_b64encode(_checksum(covered) + covered).rstrip(b"=").decode("ascii")
+    covered = f"1 {version} {pool_id}".encode("ascii")
+    return b2a_base64(crc32(covered).to_bytes(_CHECKSUM_BYTES, "big") + covered, newline=False).decode("ascii")
 
 
 def decode_token(text: str) -> Token:
     """Raises ``TokenError``."""
     if _is_token(text) is None:
-        raise TokenError(f"a token has 1 to {TOKEN_MAX} characters out of A-Z a-z 0-9 _ -")
+        raise TokenError("a token has at most 1,024 characters, and is in Base64")
     try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        checksum, covered = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
-        if _checksum(covered) != checksum:
-            raise TokenError("the token is damaged: its checksum does not fit")
-        form, pool_id, version = _decoder.decode(covered)
-    except (binascii.Error, msgspec.MsgspecError) as error:
-        raise TokenError("the token is damaged") from error
-    if form != _FORMAT:
-        raise TokenError(f"the token is of version {form}, which is not known here")
-    if text != encode_token(pool_id, version):
+        raw = a2b_base64(text, strict_mode=True)
+    except Error:
+        raise TokenError("the token is damaged: it is not in Base64") from None
+    checksum, covered = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+    if crc32(covered).to_bytes(_CHECKSUM_BYTES, "big") != checksum:
+        raise TokenError("the token is damaged: its checksum does not fit")
+    found = _covered(covered)
+    if found is None:
+        raise TokenError("the token is of a format that is not known here")
+    token = Token(found[2].decode("ascii"), int(found[1]))
+    if text != encode_token(token.pool_id, token.version):
         raise TokenError("the token is damaged: it is not in the form in which tokens are made")
-    return Token(pool_id, version)
-
-
-def _checksum(covered: bytes) -> bytes:
-    return blake2b(covered, digest_size=_CHECKSUM_BYTES).digest()
+    return token
