@@ -176,6 +176,9 @@ class Gateway:
         """Everything of a request that its path has not said."""
         if not endpoint.always:
             self._admit()
+        length = http.content_length
+        if length is not None and length > self.settings.body_max_bytes:
+            raise self._too_large()
         headers = http.headers
         if "Expect" in headers:
             await _expect(http)
@@ -199,10 +202,7 @@ class Gateway:
             raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
 
     async def _body(self, http: web.BaseRequest, deadline: float) -> bytes:
-        content, limit = http.content, self.settings.body_max_bytes
-        length = http.content_length
-        if length is not None and length > limit:
-            raise self._too_large()
+        content = http.content
         try:
             if content.is_eof():
                 body = content.read_nowait()
@@ -210,7 +210,7 @@ class Gateway:
                 body = await self._slow_body(content, deadline)
         except (web.RequestPayloadError, ValueError) as error:
             raise Problem(INVALID_REQUEST, "the body's transfer encoding is malformed") from error
-        if len(body) > limit:
+        if len(body) > self.settings.body_max_bytes:
             raise self._too_large()
         return body
 

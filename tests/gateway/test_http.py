@@ -217,6 +217,11 @@ async def test_a_client_that_waits_for_100_continue(service: Service) -> None:
     assert (await client.reply()).status == 200
 
 
+async def test_a_client_that_waits_is_not_told_to_send_what_is_too_large(service: Service) -> None:
+    head = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+    assert (await service.one(head)).problem == "request-too-large"
+
+
 async def test_another_expectation(service: Service) -> None:
     assert (await service.one(request(headers="Expect: wonders\r\n"))).problem == "invalid-request"
 
