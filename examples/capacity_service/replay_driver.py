@@ -196,6 +196,7 @@ class Driver:
     async def _execute(self, command: Command, expected: Outcome) -> None:
         """Sends one command and compares its outcome with what it should be."""
         place = (command.booking, command.pool)
+        full_id = ""
         if command.op == "reserve":
             answer = await self._client.post(
                 "/rpc/reserve", ReserveBody(self._pool_name(command.pool), f"b{command.booking}"), key=command.key
@@ -209,7 +210,7 @@ class Driver:
             if expected.accepted is not None:
                 self.figures.differs(f"{command}: nothing is held, recomputed {expected}")
             return
-        read = _read(command, answer)
+        read = _read(command, answer, full_id)
         if command.op == "reserve" and read.accepted:
             self._reservation_ids[place] = read.reservation_id
         self._count(command, answer, read, expected)
@@ -238,19 +239,19 @@ class Driver:
             self._report.write(msgspec.json.encode(line) + b"\n")
 
 
-def _read(command: Command, answer: Answer) -> _Read:
+def _read(command: Command, answer: Answer, full_id: str) -> _Read:
     try:
         if answer.ok and command.op == "reserve":
             reserved = msgspec.json.decode(answer.body, type=ReserveAnswer)
             return _Read(True, reserved.remaining, "reserved", reserved.reservation_id)
         if answer.ok:
             released = msgspec.json.decode(answer.body, type=ReleaseAnswer)
-            return _Read(True if released.released == 1 else None, released.remaining, "released", "")
+            return _Read(True if released.released == 1 else None, released.remaining, "released", full_id)
     except msgspec.DecodeError as error:
-        return _Read(None, 0, f"undecodable: {error}", "")
+        return _Read(None, 0, f"undecodable: {error}", full_id)
     problem = answer.problem
     refused = command.op == "reserve" and problem.name == "insufficient-capacity"
-    return _Read(False if refused else None, problem.remaining, problem.name, "")
+    return _Read(False if refused else None, problem.remaining, problem.name, full_id)
 
 
 def _described(answer: Answer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,6 +82,8 @@ async def test_a_right_service_shows_no_difference() -> None:
     lines = [msgspec.json.decode(line) for line in report.getvalue().splitlines()]
     assert len(lines) == figures.sent
     assert all(line["start"] <= line["end"] and line["attempts"] == 1 for line in lines)
+    reserved = {line["reservation_id"] for line in lines if line["outcome"] == "reserved"}
+    assert {line["reservation_id"] for line in lines if line["outcome"] == "released"} < reserved
 
 
 async def test_each_pools_commands_arrive_in_their_order() -> None:
@@ -123,6 +126,14 @@ async def test_a_service_that_forgets_is_found_out() -> None:
         service.held[pool].popitem()
         await driver.compare_pools()
     assert [difference.split()[1] for difference in driver.figures.differences] == [f"{pool}:"]
+
+
+async def test_the_command_ends_with_1_on_a_difference() -> None:
+    async with serving(FakeService(oversells_by=1)) as url:
+        arguments = ["--url", url, "--limit", "200", "--capacity", "1"]
+        result = await asyncio.to_thread(CliRunner().invoke, replay, arguments)
+    assert result.exit_code == 1
+    assert "differences to the recomputation" in result.output
 
 
 async def test_patience_ends() -> None:
