@@ -15,6 +15,7 @@ from actorkit.errors import DeclarationError, UndecodableEvent
 from actorkit.journal.protocols import Recorded
 from actorkit.persistence.calls import Handler
 from actorkit.persistence.commands import HandlerDeclaration, Published
+from actorkit.persistence.encodable import unencodable
 from actorkit.persistence.events import Event, EventCodec
 from actorkit.persistence.signatures import Signature
 from actorkit.persistence.state import State, schema_digest
@@ -53,6 +54,14 @@ class EntityType:
                     f"{cls.__qualname__} declares the event {event.__qualname__}, but {state.__qualname__} does not "
                     f"apply it: give the state a method marked with @applies({event.__name__})"
                 )
+        try:
+            strange = unencodable(state)
+        except (TypeError, NameError) as error:
+            raise DeclarationError(f"a field of {state.__qualname__} cannot be stored: {error}") from error
+        if strange is not None:
+            raise DeclarationError(
+                f"a field of {state.__qualname__} cannot be stored: {strange} has no form in MessagePack"
+            )
         try:
             state()
         except TypeError as error:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import field
 
 from actorkit.errors import DeclarationError, EventError, UndecodableEvent, UnknownEvent, UnknownEventVersion
+from actorkit.persistence.encodable import unencodable
 
 __all__ = ["Event", "EventCodec", "field", "upcasts"]
 
@@ -164,6 +165,13 @@ class EventCodec:
 
 def _decoder(event: type[Event]) -> msgspec.msgpack.Decoder[Any]:
     try:
+        if (strange := unencodable(event)) is not None:
+            raise DeclarationError(
+                f"event {event.__qualname__} cannot be encoded: {strange} has no form in MessagePack; use numbers, "
+                "text, bytes, dates, enums, records, and lists, sets or maps of these"
+            )
         return msgspec.msgpack.Decoder(event)
+    except DeclarationError:
+        raise
     except (TypeError, NameError) as error:
         raise DeclarationError(f"event {event.__qualname__} cannot be encoded: {error}") from error

@@ -20,6 +20,7 @@ from uuid import UUID
 import msgspec
 
 from actorkit.errors import DeclarationError
+from actorkit.persistence.encodable import unencodable
 
 __all__ = ["Signature", "is_value"]
 
@@ -62,8 +63,11 @@ class Signature:
             self._decoder = msgspec.msgpack.Decoder(self._struct)
             self.decode_reply: Callable[[bytes], Any] = msgspec.msgpack.Decoder(self.returns).decode
             """Raises ``msgspec.MsgspecError`` where the bytes do not fit the declared reply."""
+            strange = unencodable(self._struct) or unencodable(self.returns)
         except (TypeError, NameError) as error:
             raise DeclarationError(f"{self.where} cannot travel in a message: {error}") from error
+        if strange is not None:
+            raise DeclarationError(f"{self.where} cannot travel in a message: {strange} has no form in MessagePack")
         self._encoder = msgspec.msgpack.Encoder()
         self.encode_reply: Callable[[object], bytes] = self._encoder.encode
         """Raises ``TypeError`` where the reply cannot be encoded."""
