@@ -6,7 +6,11 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["unencodable"]
+__all__ = ["UNDECODABLE", "unencodable"]
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no value of the declared type: text that is no UTF-8 and values that are
+nested too deep have exceptions of their own."""
 
 
 def unencodable(declared: Any) -> str | None:

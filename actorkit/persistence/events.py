@@ -17,7 +17,7 @@ import msgspec
 from msgspec import field
 
 from actorkit.errors import DeclarationError, EventError, UndecodableEvent, UnknownEvent, UnknownEventVersion
-from actorkit.persistence.encodable import unencodable
+from actorkit.persistence.encodable import UNDECODABLE, unencodable
 
 __all__ = ["Event", "EventCodec", "field", "upcasts"]
 
@@ -134,7 +134,7 @@ class EventCodec:
             if decoder is not None:
                 return decoder.decode(payload)
             return self._lift(name, version, payload, stream, sequence)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise UndecodableEvent(stream, sequence, name, version, str(error)) from error
 
     def _lift(self, name: str, version: int, payload: bytes, stream: str, sequence: int) -> Any:

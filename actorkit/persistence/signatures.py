@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from actorkit.errors import DeclarationError
-from actorkit.persistence.encodable import unencodable
+from actorkit.persistence.encodable import UNDECODABLE, unencodable
 
 __all__ = ["Signature", "is_value"]
 
@@ -110,7 +110,7 @@ class Signature:
         """Raises ``TypeError`` where the bytes do not fit the signature."""
         try:
             return msgspec.structs.astuple(self._decoder.decode(arguments))
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise TypeError(f"{self.where}: {error}") from error
 
     def digest(self, bound: tuple[Any, ...]) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 
 from actorkit.journal.protocols import Append, Recorded, StoredSnapshot
 from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.encodable import UNDECODABLE
 
 __all__ = ["SnapshotPolicy", "append_digest", "encode_snapshot", "event_digest", "open_snapshot", "restore_state"]
 
@@ -78,7 +79,7 @@ def open_snapshot(entity_type: EntityType, stored: StoredSnapshot) -> SnapshotBo
         return "corrupt"
     try:
         opened = _decoder.decode(body)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return "corrupt"
     if opened.format != _FORMAT:
         return "of another format"
@@ -91,7 +92,7 @@ def restore_state(entity_type: EntityType, body: SnapshotBody) -> Any | None:
     """The state, or ``None`` where its bytes do not fit the declaration."""
     try:
         return msgspec.msgpack.decode(body.state, type=entity_type.state)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
 
 

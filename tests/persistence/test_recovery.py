@@ -233,6 +233,8 @@ async def put_directly(journal: Any, stream: str, name: str, version: int, paylo
         ("tests.noted", 2, b"\x80", "newer"),
         ("tests.noted", 1, b"\xff\xff", "tests.noted"),
         ("tests.noted", 1, b"\x81\xa4note\x05", "tests.noted"),
+        ("tests.noted", 1, b"\x81\xa4note\xa1\x80", "tests.noted"),
+        ("tests.noted", 1, b"\x81\xa4more" + b"\x91" * 100_000 + b"\x01", "tests.noted"),
     ],
 )
 async def test_a_poison_event_stops_its_own_stream_only_and_says_what_it_is(
