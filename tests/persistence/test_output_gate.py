@@ -22,7 +22,7 @@ from actorkit import (
 )
 from actorkit.errors import CallCycle, CallingOutAfterEmit
 from tests.persistence.actors import Account, Broke, Busy
-from tests.persistence.kit import Nodes, eventually, lost_for_lack_of_space, settings, turns
+from tests.persistence.kit import Nodes, eventually, lost_for_lack_of_space, settings, stored_in_doubt, turns
 
 
 class Recorder(Actor[Any]):
@@ -327,6 +327,20 @@ async def test_messages_of_a_command_that_ran_again_leave_once(nodes: Nodes, rec
     await turns()
     assert recorder.seen == ["before 1", "after 1"]
     assert await caller.names() == ["1"]
+
+
+async def test_messages_of_a_command_that_was_stored_in_doubt_leave_once_and_in_order(
+    nodes: Nodes, recorder: Recorder
+) -> None:
+    """A later command is acknowledged before it is known that the earlier one was stored, too."""
+    journal, system = await recording(nodes, recorder, batch_max_appends=1)
+    caller = system.get(Caller, "c")
+    await caller.names()
+    journal.script.append(stored_in_doubt)
+    assert await asyncio.gather(caller.emit_and_tell("1"), caller.emit_and_tell("2")) == ["1", "2"]
+    await turns()
+    assert recorder.seen == ["before 1", "after 1", "before 2", "after 2"]
+    assert await caller.names() == ["1", "2"]
 
 
 async def test_a_timer_starts_when_its_commands_events_are_durable(nodes: Nodes, recorder: Recorder) -> None:
