@@ -8,143 +8,20 @@ from typing import Any
 import pytest
 
 from actorkit import (
-    Actor,
     CallError,
-    Event,
     HandlerFailed,
     PersistentActor,
-    State,
-    applies,
     command,
-    field,
     published,
-    query,
 )
-from actorkit.errors import CallCycle, CallingOutAfterEmit
-from tests.persistence.actors import Account, Broke, Busy
+from tests.persistence.actors import Account, Broke
 from tests.persistence.kit import Nodes, eventually, lost_for_lack_of_space, settings, stored_in_doubt, turns
-
-
-class Recorder(Actor[Any]):
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-
-    def receive(self, message: Any) -> object:
-        self.seen.append(message)
-        return message
-
-
-class Step(Event, name="tests.step"):
-    name: str
-
-
-class Steps(State):
-    names: list[str] = field(default_factory=list[str])
-
-    @applies(Step)
-    def step(self, event: Step) -> None:
-        self.names.append(event.name)
-
-
-class Caller(PersistentActor[Steps, Step], name="caller"):
-    """Reaches out in every way there is."""
-
-    recorder: Any = None
-
-    @command
-    def emit_and_tell(self, name: str) -> str:
-        self.recorder.tell(f"before {name}")
-        self.emit(Step(name))
-        self.recorder.tell(f"after {name}")
-        return name
-
-    @command
-    async def emit_and_send(self, name: str) -> str:
-        self.emit(Step(name))
-        await self.recorder.send(name, deadline_s=1)
-        return name
-
-    @command
-    def tell_only(self, name: str) -> str:
-        self.recorder.tell(name)
-        return name
-
-    @command
-    def tell_then_reject(self, name: str) -> str:
-        self.recorder.tell(name)
-        raise Broke("no")
-
-    @command
-    def tell_then_fail(self, name: str) -> str:
-        self.recorder.tell(name)
-        raise ZeroDivisionError
-
-    @query
-    def ask_to_tell(self, name: str) -> str:
-        self.recorder.tell(name)
-        return name
-
-    @command
-    async def ask_after_emit(self) -> str:
-        self.emit(Step("x"))
-        return str(await self.recorder.ask("question"))
-
-    @command
-    async def ask_then_emit(self, name: str) -> str:
-        answer = await self.recorder.ask(name)
-        self.emit(Step(answer))
-        return str(answer)
-
-    @command
-    async def call_after_emit(self, other: str) -> int:
-        self.emit(Step("x"))
-        return await self.context.system.get(Account, other).put(1)
-
-    @command
-    async def call_then_emit(self, other: str) -> int:
-        balance: int = await self.context.system.get(Account, other).put(1)
-        self.emit(Step(f"{balance}"))
-        return balance
-
-    @command
-    async def call_other(self, ids: list[str]) -> str:
-        if not ids:
-            return "end"
-        return await self.context.system.get(Caller, ids[0]).call_other(ids[1:])
-
-    @command
-    def remind(self, name: str, after_s: float) -> None:
-        self.context.once("reminder", after_s, Caller.emit_and_tell, f"timer {name}")
-        self.emit(Step(name))
-
-    @command
-    def remind_every(self, name: str, every_s: float) -> None:
-        self.context.every("reminder", every_s, Caller.tell_only, name)
-
-    @command
-    def forget(self) -> None:
-        self.context.cancel("reminder")
-
-    @query
-    def names(self) -> list[str]:
-        return self.state.names
-
-    @published
-    def count(self) -> int | None:
-        return len(self.state.names)
+from tests.persistence.reaching import Caller, Recorder, Step, Steps, recording
 
 
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
-
-
-async def recording(nodes: Nodes, recorder: Recorder, **changes: Any) -> tuple[Any, Any]:
-    journal = nodes.journal()
-    system = await nodes.start(journal, **changes)
-    await system.own_all_shards()
-    Caller.recorder = system.spawn(lambda: recorder)
-    return journal, system
 
 
 def not_done(*tasks: asyncio.Future[Any]) -> bool:
@@ -436,46 +313,6 @@ async def test_a_snapshot_is_stored_only_after_its_event(nodes: Nodes) -> None:
     assert [snapshot.sequence for snapshot in await journal.inner.load_snapshots("account/a")] == [1]
 
 
-async def test_asking_a_plain_actor_after_emit_is_an_error_that_says_so(nodes: Nodes, recorder: Recorder) -> None:
-    _, system = await recording(nodes, recorder)
-    caller = system.get(Caller, "c")
-    with pytest.raises(HandlerFailed) as failed:
-        await caller.ask_after_emit()
-    assert isinstance(failed.value.__cause__, CallingOutAfterEmit)
-    assert recorder.seen == []
-    assert await caller.names() == []
-    assert await caller.ask_then_emit("first") == "first"
-    assert await caller.names() == ["first"]
-
-
-async def test_calling_an_entity_after_emit_is_an_error_that_says_so(nodes: Nodes, recorder: Recorder) -> None:
-    _, system = await recording(nodes, recorder)
-    caller = system.get(Caller, "c")
-    with pytest.raises(HandlerFailed) as failed:
-        await caller.call_after_emit("a")
-    assert isinstance(failed.value.__cause__, CallingOutAfterEmit)
-    assert await caller.names() == []
-    assert await system.get(Account, "a").balance() == 0
-    assert await caller.call_then_emit("a") == 1
-    assert await caller.names() == ["1"]
-
-
-@pytest.mark.parametrize("path", [["a"], ["b", "a"], ["b", "c", "b"]])
-async def test_a_call_that_comes_back_is_a_cycle_and_not_a_deadlock(
-    nodes: Nodes, recorder: Recorder, path: list[str]
-) -> None:
-    _, system = await recording(nodes, recorder)
-    before_s = asyncio.get_running_loop().time()
-    with pytest.raises(HandlerFailed) as failed:
-        await system.get(Caller, "a").call_other(path)
-    cause: BaseException | None = failed.value
-    while isinstance(cause, HandlerFailed):
-        cause = cause.__cause__
-    assert isinstance(cause, CallCycle)
-    assert asyncio.get_running_loop().time() - before_s < 1
-    assert await system.get(Caller, "a").call_other(["b", "c"]) == "end"
-
-
 async def test_a_full_gate_stops_taking_calls_until_answers_have_left(nodes: Nodes) -> None:
     journal = nodes.journal()
     system = await nodes.start(journal, pending_max_answers=10)
@@ -502,51 +339,6 @@ async def test_an_append_that_fails_while_the_gate_is_full_does_not_stop_the_ent
     await turns()
     journal.let_go()
     assert await asyncio.gather(*replies) == list(range(1, 13))
-
-
-async def test_an_entity_cannot_call_its_own_commands_directly(nodes: Nodes) -> None:
-    class Selfish(PersistentActor[Steps, Step], name="selfish"):
-        @command
-        def twice(self) -> None:
-            self.once()
-
-        @command
-        def once(self) -> None:
-            self.emit(Step("once"))
-
-    system = await nodes.start()
-    with pytest.raises(HandlerFailed) as failed:
-        await system.get(Selfish, "s").twice()
-    assert isinstance(failed.value.__cause__, TypeError)
-
-
-async def test_emitting_in_a_query_or_after_the_handler_ended_raises(nodes: Nodes) -> None:
-    class Sneaky(PersistentActor[Steps, Step], name="sneaky"):
-        @query
-        def look(self) -> None:
-            self.emit(Step("in a query"))
-
-        @command
-        async def leak(self) -> None:
-            async def later() -> None:
-                await Busy.wait("later")
-                self.emit(Step("late"))
-
-            Busy.waiting["task"] = asyncio.ensure_future(later())
-
-        @query
-        def names(self) -> list[str]:
-            return self.state.names
-
-    system = await nodes.start()
-    sneaky = system.get(Sneaky, "s")
-    with pytest.raises(HandlerFailed):
-        await sneaky.look()
-    await sneaky.leak()
-    Busy.go("later")
-    with pytest.raises(RuntimeError):
-        await Busy.waiting["task"]
-    assert await sneaky.names() == []
 
 
 async def test_the_system_has_the_settings_that_it_was_given(nodes: Nodes) -> None:

@@ -36,7 +36,7 @@ def near(found: set[tuple[str, int]]) -> set[tuple[str, int]]:
 
 def by_mypy(tmp_path: Path) -> set[tuple[str, int]]:
     command = [
-        *(sys.executable, "-m", "mypy", "--strict"),
+        *(sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent"),
         *("--config-file", "", "--cache-dir", str(tmp_path / "mypy"), "--no-error-summary", "--no-pretty"),
         *map(str, FILES),
     ]
