@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from actorkit.errors import IdempotencyKeyReused, JournalError, Overloaded, Unavailable
+import msgspec
+
+from actorkit.errors import CallError, IdempotencyKeyReused, JournalError, OutcomeUnknown, Overloaded, Unavailable
 from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.persistence.deduplication import KeyMemory, Remembered
 from actorkit.persistence.gate import Answer
@@ -157,7 +159,7 @@ class Admission:
         entity = self._entity
         for answer in entity.gate.waiting:
             if answer.call.command_id == call.command_id:
-                entity.answer_from_memory(Answer(call, answer.reply, answer.rejected, answer.sequence, True))
+                self._answer(call, answer.reply, answer.rejected)
                 return
         try:
             known = await entity.settling.find_command(call.command_id)
@@ -178,12 +180,22 @@ class Admission:
                 f"the idempotency key {call.key!r} was used before on {entity.pid}, for another call or other "
                 "arguments: use a new key for a new command"
             )
-            entity.answer_from_memory(Answer(call, None, reused, entity.sequence, True))
-            return None
-        rejected = outcome.rejection()
-        reply = None if rejected is not None else call.handler.signature.decode_reply(outcome.reply)
-        entity.answer_from_memory(Answer(call, reply, rejected, entity.sequence, True))
+            ending: CallError | None = reused
+        else:
+            ending = outcome.rejection()
+        reply = None
+        if ending is None:
+            try:
+                reply = call.handler.signature.decode_reply(outcome.reply)
+            except msgspec.MsgspecError as error:
+                why = f"it was executed before, and its reply of then does not fit the type declared now: {error}"
+                ending = OutcomeUnknown(str(entity.pid), why)
+        self._answer(call, reply, ending)
         return None
+
+    def _answer(self, call: EntityCall, reply: Any, ending: CallError | None) -> None:
+        entity = self._entity
+        entity.answer_from_memory(Answer(call, reply, ending, entity.sequence, entity.shard.epoch, True))
 
     def _store_failed(self, call: EntityCall, error: JournalError) -> None:
         call.fail(Unavailable(str(self._entity.pid), f"the journal cannot be read: {error}"))

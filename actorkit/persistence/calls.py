@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actorkit.errors import CallError, OutcomeUnknown, Unavailable
+from actorkit.errors import CallError, HandlerFailed, OutcomeUnknown, Overloaded, Unavailable
 from actorkit.ids import PersistenceId
 from actorkit.persistence.signatures import Signature
 from actorkit.tracing import Trace
@@ -87,14 +87,16 @@ class EntityCall:
     """One call, its way through the entity, and the future that its caller waits for."""
 
     __slots__ = (
-        "args",
+        "_args",
         "attempt",
         "bucket",
         "command_id",
         "deadline",
         "future",
         "handler",
+        "has_called",
         "key",
+        "may_have_acted",
         "origin",
         "pid",
         "progress",
@@ -116,7 +118,8 @@ class EntityCall:
         """``bucket`` is the one of ``Deadlines`` for ``deadline``, which the call is put into here."""
         self.pid = pid
         self.handler = handler
-        self.args = args
+        # The handler may change what is not a value, and may run again: it gets fresh copies each time.
+        self._args = args if handler.signature.arguments_are_values else handler.signature.encode(args)
         self.command_id = command_id
         self.key = key
         self.deadline = deadline
@@ -124,6 +127,10 @@ class EntityCall:
         self.bucket = bucket
         self.origin = origin
         self.attempt = attempt
+        self.has_called = False
+        """Its handler has called other entities."""
+        self.may_have_acted = attempt > 1
+        """It, or what it called, may have been executed before: then nothing may be called surely not executed."""
         self.progress = Progress.QUEUED
         bucket.add(self)
 
@@ -131,6 +138,12 @@ class EntityCall:
     def digest(self) -> bytes:
         """Tells calls of one key with other arguments apart; empty without a key."""
         return b"" if self.key is None else self.handler.signature.digest(self.args)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments for one run of the handler."""
+        held = self._args
+        return held if isinstance(held, tuple) else self.handler.signature.decode(held)
 
     @property
     def trace(self) -> Trace:
@@ -147,8 +160,20 @@ class EntityCall:
         """Ends the call with an error, and its deadline with it."""
         self.progress = Progress.ENDED
         self.bucket.discard(self)
-        if not self.future.done():
-            self.future.set_exception(error)
+        if self.future.done():
+            return
+        if self.may_have_acted and isinstance(error, Unavailable | Overloaded) and not isinstance(error, HandlerFailed):
+            error = OutcomeUnknown(str(self.pid), f"it may have been executed before; now {error}")
+        self.future.set_exception(error)
+
+    def queue_again(self) -> bool:
+        """Surely undone, though not what it called: back to the start. False: its caller has been answered already."""
+        if self.progress is Progress.ENDED or (self.future.done() and not self.future.cancelled()):
+            self.progress = Progress.ENDED
+            return False
+        self.progress = Progress.QUEUED
+        self.may_have_acted = self.may_have_acted or self.has_called
+        return True
 
     def expire(self) -> None:
         self.give_up("its deadline has passed")

@@ -11,9 +11,12 @@ All of it runs on one loop. While a coroutine of the entity runs, the actor's ce
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from actorkit import logs
 from actorkit.actor.actor import Actor
@@ -37,7 +40,7 @@ from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Kind, Progr
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
 from actorkit.persistence.gate import Answer, Gate
-from actorkit.persistence.records import Metadata, encode_metadata, encode_outcome, encode_rejection
+from actorkit.persistence.records import Metadata, detached, encode_metadata, encode_outcome, encode_rejection
 from actorkit.persistence.services import EntityServices, ShardOwnership
 from actorkit.persistence.settling import Settling
 from actorkit.persistence.snapshots import SnapshotPolicy, append_digest, encode_snapshot
@@ -55,6 +58,10 @@ class _TimerFired:
     def __init__(self, handler: Handler, args: tuple[Any, ...]) -> None:
         self.handler = handler
         self.args = args
+
+
+async def _join(task: asyncio.Task[None]) -> None:
+    await task
 
 
 class _TimeLimit:
@@ -101,13 +108,18 @@ class Entity(Actor[Any]):
         self.lost = False
         """The shard has another owner: whatever is still in the mailbox goes back to the region."""
         self._turn: EntityTurn | None = None
+        self._confirming: list[Answer] | None = None
 
     @property
     def turn(self) -> EntityTurn:
         """The turn in progress. Raises ``RuntimeError`` where there is none."""
-        if self._turn is None:
-            raise RuntimeError(f"{self.pid} handles no call now: this may be used in a handler only, before it ends")
-        return self._turn
+        turn = self._turn
+        if turn is None or current_turn.get() is not turn:
+            raise RuntimeError(
+                f"this does not run in a handler of {self.pid} that is in progress: events, time and timers are for "
+                "handlers only, and not for tasks that outlive them"
+            )
+        return turn
 
     @property
     def idle(self) -> bool:
@@ -125,28 +137,50 @@ class Entity(Actor[Any]):
         await self.settling.recover()
 
     def receive(self, message: Any) -> Coroutine[Any, Any, None] | None:
-        if type(message) is EntityCall:
-            if message.key is None and message.attempt == 1 and self.admission.open:
-                return self.run(message) if message.progress is Progress.QUEUED else None
-            return self.admission.admit(message)
         if message is _SETTLE:
             return self.settling.settle()
         if type(message) is _TimerFired:
-            call = self.services.host.send_to_self(self.pid, message.handler, message.args)
-            return self.admission.admit(call)
-        raise TypeError(f"{self.pid} got {message!r}, which is no call")
+            message = self.services.host.send_to_self(self.pid, message.handler, message.args)
+        if type(message) is not EntityCall:
+            raise TypeError(f"{self.pid} got {message!r}, which is no call")
+        try:
+            if message.key is None and message.attempt == 1 and self.admission.open:
+                step = self.run(message) if message.progress is Progress.QUEUED else None
+            else:
+                step = self.admission.admit(message)
+        except Exception as error:  # noqa: BLE001 - a defect of ours ends this call, and nothing that others wait for
+            self._crashed(message, error)
+            return None
+        return None if step is None else self._guarded(message, step)
+
+    async def _guarded(self, call: EntityCall, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            await step
+        except Exception as error:  # noqa: BLE001 - as in receive
+            self._crashed(call, error)
+
+    def _crashed(self, call: EntityCall, error: Exception) -> None:
+        """Something other than the handler has failed: the entity finds out what is true, then goes on."""
+        self._turn = None
+        self.context.log.critical("entity.crashed", entity=self.stream, handler=call.handler.name, exc_info=error)
+        call.give_up(f"the entity crashed with {error!r}")
+        self.settling.fail(doubt=True)
 
     def stopped(self) -> None:
         self.lost = True
         self.abandon("its node is stopping")
         self.services.host.forget(self.pid, self)
 
-    def restarting(self, error: Exception) -> None:
-        """The shell itself has failed, which is a defect: whoever waits is told what is known."""
+    async def restarting(self, error: Exception) -> None:
+        """The shell itself has failed, which is a defect: whoever waits is told what is known.
+
+        The next instance reads the journal, so nothing may still be on its way there.
+        """
         self.abandon(f"the entity crashed: {error!r}")
+        await self.shard.settle_doubt(self.shard.epoch)
 
     def abandon(self, why: str) -> None:
-        for answer in self.gate.drain():
+        for answer in self.drain():
             answer.call.fail(OutcomeUnknown(str(self.pid), why))
 
     # ----------------------------------------------------------------------------------------------------------- run
@@ -160,7 +194,7 @@ class Entity(Actor[Any]):
         wall_us = self._wall_us()
         turn = self._turn = EntityTurn(self._path, self.stream, call, max(self.time_us, wall_us))
         if handler.is_async:
-            return self._run_async(call, turn)
+            return self._begin_async(call, turn)
         # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
         current_turn.set(turn)
         logs.current.set(turn)
@@ -171,10 +205,23 @@ class Entity(Actor[Any]):
             reply = handler.invoke(self.actor, *call.args)
         except Rejected as refusal:
             rejected = refusal
+        except asyncio.CancelledError:
+            error = RuntimeError("the handler raised CancelledError, which it got from something that was cancelled")
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
             error = raised
         self._conclude(call, turn, reply, rejected, error)
         return None
+
+    def _begin_async(self, call: EntityCall, turn: EntityTurn) -> Coroutine[Any, Any, None] | None:
+        """Runs an ``async`` handler; one that never has to wait costs no turn of the loop where Python can do that."""
+        running = self._run_async(call, turn)
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(running, loop=self.services.loop, eager_start=True)
+            if not task.done():
+                return _join(task)
+            task.result()
+            return None
+        return running
 
     async def _run_async(self, call: EntityCall, turn: EntityTurn) -> None:
         current_turn.set(turn)
@@ -259,6 +306,11 @@ class Entity(Actor[Any]):
                     reply = signature.decode_reply(encoded)
             except Exception as raised:  # noqa: BLE001 - what cannot be encoded is the handler's failure
                 error = raised
+        if rejected is not None and rejected.details:
+            try:
+                rejected.details = detached(rejected.details)
+            except Exception as raised:  # noqa: BLE001 - as above
+                error = raised
         if error is not None:
             self._handler_failed(call, turn, error)
         elif rejected is not None and turn.emitted:
@@ -277,7 +329,7 @@ class Entity(Actor[Any]):
             counters.queries += 1
         remembered = call.key is not None and (rejected is None or rejected.remembered)
         if not turn.emitted and not remembered:
-            answer = Answer(call, reply, rejected, self.sequence, True)
+            answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch, True)
             answer.gone_out = turn.gone_out
             if rejected is None:
                 answer.effects = turn.effects
@@ -287,12 +339,11 @@ class Entity(Actor[Any]):
             outcome = (
                 encode_outcome(call.digest, encoded) if rejected is None else encode_rejection(call.digest, rejected)
             )
-        except (TypeError, OverflowError) as error:
+        except (TypeError, OverflowError, ValueError) as error:
             self._handler_failed(call, turn, error)
             return
-        answer = Answer(call, reply, rejected, self.sequence, False)
+        answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch, False)
         answer.gone_out = turn.gone_out
-        answer.epoch = self.shard.epoch
         if rejected is None:
             answer.effects = turn.effects
         self._append(answer, turn, outcome)
@@ -330,11 +381,25 @@ class Entity(Actor[Any]):
                 return
         if call.key is not None:
             self.admission.keys.remember(call.key, outcome, turn.time_us, pending=len(self.gate) + 1)
+        if not emitted:
+            answer.outcome = append
+        self._submit(answer, append)
+
+    def _submit(self, answer: Answer, append: Append) -> None:
         self.gate.hold(answer)
         try:
             self.services.writer.submit(append, partial(self._landed, answer))
         except (Overloaded, JournalError) as error:
             self._landed(answer, error)
+
+    def append_again(self, answer: Answer, outcome: Append) -> None:
+        """The outcome of a command that emitted nothing was lost: it is stored as it was decided."""
+        again = Answer(answer.call, answer.reply, answer.rejected, self.sequence, self.shard.epoch, False)
+        again.gone_out, again.effects = answer.gone_out, answer.effects
+        again.outcome = msgspec.structs.replace(outcome, epoch=self.shard.epoch, expected=self.sequence)
+        if outcome.key is not None and outcome.outcome is not None:
+            self.admission.keys.remember(outcome.key, outcome.outcome, outcome.time_us, pending=len(self.gate) + 1)
+        self._submit(again, again.outcome)
 
     def _note_state(self, answer: Answer, append: Append) -> None:
         """What shows the state at this very version is taken now and let out with the answer."""
@@ -370,35 +435,49 @@ class Entity(Actor[Any]):
         self.settling.landed()
 
     def answer_from_memory(self, answer: Answer) -> None:
-        if not self.gate and not self.settling.failed:
-            self.leave_from_memory(answer)
+        """An answer that rests on memory leaves under a valid lease, or once the store has confirmed the ownership."""
+        if not self.gate.waiting and not self.settling.failed and self.shard.lease_is_valid():
+            self.leave_now(answer)
             return
         self.gate.hold(answer)
+        if not self.settling.failed:
+            self.release()
 
     def release(self) -> None:
-        """Lets out what is durable."""
+        """Lets out what may leave, in order."""
         waiting = self.gate.waiting
         while waiting and waiting[0].durable:
-            answer = waiting.popleft()
-            if answer.from_memory:
-                self.leave_from_memory(answer)
-            else:
-                self.leave_now(answer)
+            answer = waiting[0]
+            if answer.from_memory and not answer.confirmed and not self.shard.lease_is_valid():
+                self._confirm(answer.epoch)
+                break
+            waiting.popleft()
+            self.leave_now(answer)
         if self.admission.waits_for_room:
             self.admission.has_room()
 
-    def leave_from_memory(self, answer: Answer) -> None:
-        """An answer that rests on memory leaves under a valid lease, or once the store has confirmed the ownership."""
-        if self.shard.lease_is_valid():
-            self.leave_now(answer)
-        else:
-            self.shard.confirm(partial(self._confirmed, answer))
+    def _confirm(self, epoch: int) -> None:
+        """Asks the store, once for all answers that wait now and rest on the memory of this epoch."""
+        if self._confirming is None:
+            asked = [answer for answer in self.gate.waiting if answer.from_memory and answer.epoch == epoch]
+            self._confirming = asked
+            self.shard.confirm(epoch, partial(self._confirmed, asked))
 
-    def _confirmed(self, answer: Answer, still_owner: bool) -> None:
-        if still_owner:
-            self.leave_now(answer)
-        else:
-            self.settling.unconfirmed(answer.call, gone_out=answer.gone_out)
+    def _confirmed(self, asked: list[Answer], still_owner: bool) -> None:
+        if self._confirming is not asked:
+            return
+        self._confirming = None
+        if not still_owner:
+            self.settling.fail(doubt=True)
+            return
+        for answer in asked:
+            answer.confirmed = True
+        self.release()
+
+    def drain(self) -> list[Answer]:
+        """Takes everything out of the gate, for it to be settled otherwise."""
+        self._confirming = None
+        return self.gate.drain()
 
     def leave_now(self, answer: Answer) -> None:
         if answer.effects:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actorkit.errors import CallError, JournalError, Overloaded
-from actorkit.journal.protocols import AppendResult, StoredSnapshot
+from actorkit.journal.protocols import Append, AppendResult, StoredSnapshot
 from actorkit.persistence.calls import EntityCall
 
 __all__ = ["Answer", "Gate"]
@@ -29,12 +29,15 @@ class Answer:
 
     __slots__ = (
         "call",
+        "confirmed",
+        "discards",
         "durable",
         "effects",
         "epoch",
         "failure",
         "from_memory",
         "gone_out",
+        "outcome",
         "rejected",
         "reply",
         "sequence",
@@ -43,7 +46,7 @@ class Answer:
     )
 
     def __init__(
-        self, call: EntityCall, reply: Any, rejected: CallError | None, sequence: int, from_memory: bool
+        self, call: EntityCall, reply: Any, rejected: CallError | None, sequence: int, epoch: int, from_memory: bool
     ) -> None:
         self.call = call
         self.reply = reply
@@ -52,13 +55,19 @@ class Answer:
         """The entity's sequence that the answer has seen."""
         self.from_memory = from_memory
         """It has no append of its own, so it needs a valid lease as well."""
+        self.epoch = epoch
+        """The shard's epoch when the handler ran; that of its append, if it has one."""
         self.durable = from_memory
+        self.confirmed = False
+        """The store has confirmed, after the handler ended, that the shard is ours under this epoch."""
+        self.discards = False
+        """The state must be rebuilt without what the handler had emitted before this answer is given."""
+        self.outcome: Append | None = None
+        """The append of a command that emitted nothing: if it is lost, it can be made again as it was."""
         self.failure: AppendResult | JournalError | Overloaded | None = None
         self.effects: Sequence[Effect] = ()
         self.views: Sequence[tuple[str, Any]] = ()
         self.snapshot: StoredSnapshot | None = None
-        self.epoch = 0
-        """The epoch under which its append was sent."""
         self.gone_out = False
         """Its handler has asked somebody whose own deduplication does not cover a second run."""
 

@@ -5,7 +5,7 @@ Both are MessagePack arrays, kept small because every event carries them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "decode_metadata",
     "decode_outcome",
+    "detached",
     "encode_metadata",
     "encode_outcome",
     "encode_rejection",
@@ -54,6 +55,11 @@ _KEYLESS_HEAD, _, _KEYLESS_TAIL = _encoder.encode(Outcome(b"", msgspec.Raw(b"\xc
 encode_metadata: Callable[[Metadata], bytes] = _encoder.encode
 _metadata_decoder = msgspec.msgpack.Decoder(Metadata)
 _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
+
+
+def detached(details: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that shares nothing, as it would arrive by wire. Raises ``TypeError`` where that is not possible."""
+    return msgspec.msgpack.decode(_encoder.encode(dict(details)), type=dict[str, Any])
 
 
 def decode_metadata(stored: bytes) -> Metadata:

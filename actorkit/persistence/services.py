@@ -37,8 +37,14 @@ class ShardOwnership(Protocol):
         """Whether the lease holds now, by a fresh reading of a clock that counts suspend time."""
         ...
 
-    def confirm(self, decided: Callable[[bool], None]) -> None:
-        """Asks the store whether this activation still owns the shard; ``decided`` is called once, later."""
+    @property
+    def unbroken_since(self) -> int:
+        """The epoch since which nobody else can have owned the shard: older memory says nothing any more."""
+        ...
+
+    def confirm(self, epoch: int, decided: Callable[[bool], None]) -> None:
+        """Asks the store whether this process still owns the shard under ``epoch``; ``decided`` is called once,
+        later."""
         ...
 
     async def settle_doubt(self, epoch: int) -> bool:

@@ -29,6 +29,10 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True):
     recovery_page_events: int = 2_000
     """Events that recovery reads at once; between pages other work gets its turn."""
 
+    retry_window_s: float = 60.0
+    """How far back, by event time, a command that the framework sends again is looked for among the entity's events.
+    At least the longest deadline in use: nothing is sent again after its deadline."""
+
     snapshot_every_events: int = 1_000
     """A snapshot is taken after this many events (more where the state is large, since a snapshot's cost grows with it:
     at least its size in bytes / 100). Fewer: quicker recovery for more writing; 0: none."""

@@ -28,8 +28,8 @@ from actorkit.errors import (
     Rejected,
     Unavailable,
 )
-from actorkit.journal.protocols import Refused
-from actorkit.persistence.calls import EntityCall, Progress
+from actorkit.journal.protocols import Recorded, Refused
+from actorkit.persistence.calls import EntityCall
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_metadata
 from actorkit.persistence.recovery import Recovery, recover
@@ -47,9 +47,6 @@ _RETRY_MAX_S = 1.0
 """How long calls that are to run again wait, where the last time brought the entity no further."""
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 1.0
-_LOOK_BACK_EVENTS = 4_096
-"""How many events are searched for a command that the framework sent again; such retries end with the call's
-deadline."""
 
 
 class Settling:
@@ -64,7 +61,6 @@ class Settling:
         """The journal is being read: what fails from now on is not in what is read."""
         self._once_more = False
         self._undone: list[EntityCall] = []
-        self._unconfirmed: list[EntityCall] = []
         self._all_landed: asyncio.Future[None] | None = None
         self._settled_at = -1
         self._fruitless = 0
@@ -85,28 +81,17 @@ class Settling:
         """A call whose handler has ended after the failure: it saw what may not be true."""
         if gone_out:
             call.fail(self._unknown("it was undone after having asked others"))
-        elif call.progress is not Progress.ENDED:
-            call.progress = Progress.QUEUED
+        elif call.queue_again():
             self._undone.append(call)
-
-    def unconfirmed(self, call: EntityCall, *, gone_out: bool) -> None:
-        """Its answer rested on memory, and the store did not confirm that we own the shard: it is decided again."""
-        if gone_out:
-            call.fail(self._unknown("it had asked others when its shard turned out to have another owner"))
-        elif self._made_ready(call):
-            if self._entity.lost:
-                self._entity.services.host.give_back([call])
-                return
-            self._unconfirmed.append(call)
-            self.fail(doubt=True)
 
     def discard(self, call: EntityCall, ending: CallError, *, gone_out: bool) -> None:
         """The handler has refused after having emitted, or has failed: the state is rebuilt before it is answered.
 
         It stands in line like any other answer, since it may have seen what is not durable yet.
         """
-        answer = Answer(call, None, ending, 0, True)
+        answer = Answer(call, None, ending, 0, self._entity.shard.epoch, True)
         answer.durable = False
+        answer.discards = True
         answer.gone_out = gone_out
         self._entity.gate.hold(answer)
         self.fail(doubt=False)
@@ -126,24 +111,24 @@ class Settling:
             self._all_landed = entity.services.loop.create_future()
             await self._all_landed
             self._all_landed = None
-        answers = entity.gate.drain()
+        answers = entity.drain()
         try:
-            owned, refused, again = await self._sort(answers)
+            owned, kept, again = await self._sort(answers)
         except JournalError as error:
             self._end_all(answers, self._unknown(f"the journal cannot be read: {error}"))
-            owned, refused, again = True, [], []
-        again = [call for call in (*self._unconfirmed, *again, *self._undone) if self._made_ready(call)]
-        self._undone, self._unconfirmed = [], []
+            owned, kept, again = True, [], []
+        again = [call for call in (*again, *self._undone) if call.queue_again()]
+        self._undone = []
         await self._back_off(again)
         self._reading = False
         once_more, self._once_more = self._once_more, False
         self.failed = once_more
         if not owned:
-            entity.leave(again)
+            entity.leave([*(answer.call for answer in kept if answer.call.queue_again()), *again])
         else:
             entity.context.requeue(again)
-            for answer in refused:
-                self._refuse(answer)
+            for answer in kept:
+                self._answer_again(answer)
             if once_more:
                 entity.settle_soon()
 
@@ -155,10 +140,14 @@ class Settling:
         if self._fruitless:
             await asyncio.sleep(min(_RETRY_FIRST_S * 2.0 ** min(self._fruitless - 1, 10), _RETRY_MAX_S))
 
-    def _refuse(self, answer: Answer) -> None:
-        """The state is rebuilt, without what a refused or failed handler had emitted."""
+    def _answer_again(self, answer: Answer) -> None:
+        """The state is rebuilt, and the answer still holds."""
         entity, call, ending = self._entity, answer.call, answer.rejected
-        if isinstance(ending, Rejected):
+        if answer.outcome is not None:
+            entity.append_again(answer, answer.outcome)
+        elif not answer.discards:
+            entity.answer_from_memory(answer)
+        elif isinstance(ending, Rejected):
             turn = EntityTurn(entity.context.path, entity.stream, call, entity.now_us())
             turn.gone_out = answer.gone_out
             entity.answer(call, turn, None, b"", ending)
@@ -166,7 +155,7 @@ class Settling:
             call.fail(ending)
 
     async def _sort(self, answers: list[Answer]) -> tuple[bool, list[Answer], list[EntityCall]]:
-        """Settles each answer; returns whether the shard is still owned, refusals to be given, and calls to run again.
+        """Settles each answer; returns whether the shard is still owned, answers that hold, and calls to run again.
 
         An answer may have seen everything before it in the line: where that is not so, it is decided again.
         """
@@ -183,7 +172,7 @@ class Settling:
             self._end_broken(answers, entity.broken, doubt=doubt)
             return owned, [], []
         stored = await self._stored_since(committed) if answers else set[str]()
-        refused: list[Answer] = []
+        kept: list[Answer] = []
         again: list[EntityCall] = []
         all_true = owned
         for answer in answers:
@@ -192,11 +181,10 @@ class Settling:
             ):
                 entity.leave_now(answer)
                 continue
-            if answer.from_memory and all_true:
-                if answer.durable:
-                    entity.leave_from_memory(answer)
-                else:
-                    refused.append(answer)
+            # Since the shard was last owned by others, perhaps, what was in memory before says nothing any more.
+            all_true = all_true and answer.epoch >= entity.shard.unbroken_since
+            if all_true and (answer.from_memory or _may_be_stored_again(answer)):
+                kept.append(answer)
                 continue
             saw_the_truth, all_true = all_true, False
             if isinstance(answer.failure, Refused) and saw_the_truth:
@@ -210,16 +198,14 @@ class Settling:
                 answer.call.fail(self._unknown("it was not stored, but it had asked others"))
             else:
                 again.append(answer.call)
-        return owned, refused, again
+        return owned, kept, again
 
     def _let_durable_ones_go(self, answers: list[Answer]) -> None:
         """What is durable, and has only seen what is, need not wait for the journal to be read."""
         while answers and answers[0].durable and not (answers[0].from_memory and self._doubt):
-            answer = answers.pop(0)
-            if answer.from_memory:
-                self._entity.leave_from_memory(answer)
-            else:
-                self._entity.leave_now(answer)
+            if answers[0].from_memory and not self._entity.shard.lease_is_valid():
+                return
+            self._entity.leave_now(answers.pop(0))
 
     def _end_broken(self, answers: list[Answer], broken: CallError, *, doubt: bool) -> None:
         """The state cannot be rebuilt. Each call is told what is known of it all the same."""
@@ -230,16 +216,6 @@ class Settling:
                 answer.call.fail(self._unknown(f"afterwards, {broken}"))
             else:
                 answer.call.fail(broken)
-
-    def _made_ready(self, call: EntityCall) -> bool:
-        """Whether a call that is surely undone is to run again: not if its caller has been answered already."""
-        if call.progress is Progress.ENDED or (call.future.done() and not call.future.cancelled()):
-            call.progress = Progress.ENDED
-            return False
-        call.progress = Progress.QUEUED
-        # What it calls in turn may have been called before.
-        call.attempt += 1
-        return True
 
     async def _stored_since(self, committed: int) -> set[str]:
         """The ids of the commands whose events the journal has after the given sequence."""
@@ -263,18 +239,21 @@ class Settling:
         return record is not None and decode_metadata(record.metadata).command_id == call.command_id
 
     async def find_command(self, command_id: str) -> bytes | None:
-        """The outcome of a command among the entity's newest events."""
+        """The outcome of a command among the entity's newest events, as far back as a retry may come."""
         entity = self._entity
-        page_events = entity.services.settings.recovery_page_events
-        after = max(0, entity.sequence - _LOOK_BACK_EVENTS)
-        while True:
-            page = await entity.services.store.read_stream(entity.stream, after=after, limit=page_events)
+        store, page_events = entity.services.store, entity.services.settings.recovery_page_events
+        oldest_us = entity.now_us() - int(entity.services.settings.retry_window_s * 1e6)
+        before = entity.sequence + 1
+        while before > 1:
+            after = max(0, before - 1 - page_events)
+            page = await store.read_stream(entity.stream, after=after, limit=before - 1 - after)
             for record in page:
                 if record.outcome is not None and decode_metadata(record.metadata).command_id == command_id:
                     return record.outcome
-            if len(page) < page_events:
+            if not page or page[0].time_us < oldest_us:
                 return None
-            after = page[-1].sequence
+            before = page[0].sequence
+        return None
 
     # ------------------------------------------------------------------------------------------------------ recovery
 
@@ -330,12 +309,7 @@ class Settling:
         entity.admission.forget_all()
         entity.snapshot_policy.restart(recovery.from_snapshot)
         if took_s > services.settings.snapshot_after_recovery_s and recovery.event is not None:
-            digest = event_digest(recovery.event)
-            snapshot = encode_snapshot(
-                entity.entity_type, entity.stream, recovery.sequence, recovery.time_us, digest, recovery.state
-            )
-            entity.snapshot_policy.taken(recovery.sequence, len(snapshot.payload))
-            services.save_snapshot(snapshot)
+            self._save_snapshot(recovery, recovery.event)
         for name, view in entity.entity_type.published.items():
             try:
                 value = view.value(entity.actor)
@@ -344,6 +318,23 @@ class Settling:
                 entity.context.log.error("entity.not_published", entity=entity.stream, view=name, exc_info=error)
                 continue
             services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, value)
+
+    def _save_snapshot(self, recovery: Recovery, event: Recorded) -> None:
+        entity = self._entity
+        try:
+            snapshot = encode_snapshot(
+                entity.entity_type,
+                entity.stream,
+                recovery.sequence,
+                recovery.time_us,
+                event_digest(event),
+                recovery.state,
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            entity.context.log.error("entity.no_snapshot", entity=entity.stream, exc_info=error)
+            return
+        entity.snapshot_policy.taken(recovery.sequence, len(snapshot.payload))
+        entity.services.save_snapshot(snapshot)
 
     def _break(self, broken: CallError, error: Exception) -> None:
         entity = self._entity
@@ -360,3 +351,8 @@ class Settling:
     def _end_all(self, answers: list[Answer], error: CallError) -> None:
         for answer in answers:
             answer.call.fail(error)
+
+
+def _may_be_stored_again(answer: Answer) -> bool:
+    """Whether what is lost is only the outcome of a command that emitted nothing: it is as true as it was."""
+    return answer.outcome is not None and not isinstance(answer.failure, Refused | Overloaded | JournalFailed)

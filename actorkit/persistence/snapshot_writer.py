@@ -1,16 +1,18 @@
 """Stores snapshots beside the traffic (a shell): one at a time, never in the way of commands.
 
-Snapshots are expendable, so everything here may fail: it is counted and logged, and nobody waits for it.
+Snapshots are expendable, so everything here may fail: it is counted and logged, and nobody waits for it. Only a failure
+after which the journal cannot be relied on goes on to ``fatal``, like one of an append.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 import structlog
 
-from actorkit.errors import JournalError
+from actorkit.errors import JournalError, JournalFailed
 from actorkit.journal.protocols import SnapshotStore, StoredSnapshot
 
 __all__ = ["SnapshotWriter"]
@@ -21,8 +23,11 @@ _log = structlog.get_logger("actorkit.persistence")
 class SnapshotWriter:
     """Holds at most one waiting snapshot for each stream: a newer one replaces it."""
 
-    def __init__(self, store: SnapshotStore, *, keep: int, waiting_max: int) -> None:
+    def __init__(
+        self, store: SnapshotStore, *, keep: int, waiting_max: int, fatal: Callable[[JournalFailed], None]
+    ) -> None:
         self._store = store
+        self._fatal = fatal
         self._keep = keep
         self._waiting_max = waiting_max
         self._waiting: OrderedDict[str, StoredSnapshot] = OrderedDict()
@@ -54,6 +59,10 @@ class SnapshotWriter:
                 try:
                     await self._store.save_snapshot(snapshot, keep=self._keep)
                     self.saved += 1
+                except JournalFailed as error:
+                    self.failed += 1
+                    self._waiting.clear()
+                    self._fatal(error)
                 except JournalError as error:
                     self.failed += 1
                     _log.warning("snapshot.not_saved", stream=stream, sequence=snapshot.sequence, why=str(error))

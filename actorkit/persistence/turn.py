@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
 
 from actorkit.errors import CallingOutAfterEmit
 from actorkit.journal.protocols import NewEvent
 from actorkit.logs import LogFields
-from actorkit.persistence.calls import OUTSIDE, EntityCall
+from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler
 
 __all__ = ["EntityTurn"]
 
@@ -52,9 +54,11 @@ class EntityTurn(LogFields):
             raise CallingOutAfterEmit(target)
         self.gone_out = True
 
-    def next_call_id(self, target: str) -> str:
-        """The id of the next call to another entity: the same when this handler runs again."""
+    def next_call_id(self, target: str, handler: Handler, args: tuple[Any, ...]) -> str:
+        """The id of the next call to another entity: the same when this handler runs again and calls the same."""
         if self.emitted:
             raise CallingOutAfterEmit(target)
         self.calls_made += 1
-        return f"{self.call.command_id}/{self.calls_made}"
+        self.call.has_called = True
+        what = blake2b(target.encode() + b"\0" + handler.signature.digest(args), digest_size=6).hexdigest()
+        return f"{self.call.command_id}/{self.calls_made}.{what}"

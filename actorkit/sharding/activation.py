@@ -15,7 +15,7 @@ __all__ = ["Lease"]
 class Lease:
     """What this process holds of one shard."""
 
-    __slots__ = ("_rate_error", "active", "epoch", "valid_until_s")
+    __slots__ = ("_rate_error", "active", "epoch", "unbroken_since", "valid_until_s")
 
     def __init__(self, clock_rate_error: float) -> None:
         self._rate_error = clock_rate_error
@@ -23,6 +23,8 @@ class Lease:
         """Whether the shard is owned under ``epoch``, and calls are delivered. Else it is to be acquired, and calls
         wait."""
         self.epoch = 0
+        self.unbroken_since = 0
+        """The epoch of the last acquisition before which somebody else may have owned the shard."""
         self.valid_until_s = float("-inf")
 
     def acquired(self, epoch: int, asked_at_s: float, duration_s: float) -> bool:
@@ -33,6 +35,8 @@ class Lease:
         """
         unbroken = self.epoch != 0 and epoch == self.epoch + 1
         self.epoch = epoch
+        if not unbroken:
+            self.unbroken_since = epoch
         self.active = True
         self.renewed(asked_at_s, duration_s)
         return unbroken

@@ -154,8 +154,8 @@ class Leases:
 
     # ---------------------------------------------------------------------------------------------------- confirming
 
-    def confirm(self, shard: Shard, decided: Callable[[bool], None]) -> None:
-        self._confirmations.append((shard, shard.epoch, decided))
+    def confirm(self, shard: Shard, epoch: int, decided: Callable[[bool], None]) -> None:
+        self._confirmations.append((shard, epoch, decided))
         if self._confirming is None:
             self._confirming = asyncio.get_running_loop().create_task(self._confirm_all())
 

@@ -173,11 +173,11 @@ class Region:
         turn = current_turn.get()
         if turn is not None and isinstance(turn, EntityTurn) and not turn.over:
             caller = turn.call
-            command_id = turn.next_call_id(str(pid))
+            command_id = turn.next_call_id(str(pid), handler, args)
             origin = _origin_within(caller)
             deadline = min(deadline, caller.deadline)
             within_s = max(0.0, deadline - loop.time())
-            attempt = caller.attempt
+            attempt = 2 if caller.may_have_acted else 1
         elif not command_id:
             self._ids += 1
             command_id = f"{self._id_prefix}{self._ids:x}"

@@ -21,8 +21,8 @@ class Leaseholder(Protocol):
         """The shard is to be acquired under a new epoch."""
         ...
 
-    def confirm(self, shard: Shard, decided: Callable[[bool], None]) -> None:
-        """The store is to be asked whether the shard's epoch still holds."""
+    def confirm(self, shard: Shard, epoch: int, decided: Callable[[bool], None]) -> None:
+        """The store is to be asked whether the shard is still ours under this epoch."""
         ...
 
 
@@ -52,8 +52,12 @@ class Shard:
     def lease_is_valid(self) -> bool:
         return self.lease.is_valid(self._clock.lease_s())
 
-    def confirm(self, decided: Callable[[bool], None]) -> None:
-        self._leaseholder.confirm(self, decided)
+    @property
+    def unbroken_since(self) -> int:
+        return self.lease.unbroken_since
+
+    def confirm(self, epoch: int, decided: Callable[[bool], None]) -> None:
+        self._leaseholder.confirm(self, epoch, decided)
 
     async def settle_doubt(self, epoch: int) -> bool:
         if self.ready and self.lease.epoch > epoch:

@@ -22,7 +22,7 @@ from actorkit.persistence.signatures import Signature, is_value
 
 def answer(sequence: int, *, from_memory: bool = False) -> Answer:
     call: Any = object()
-    return Answer(call, None, None, sequence, from_memory)
+    return Answer(call, None, None, sequence, 1, from_memory)
 
 
 # ----------------------------------------------------------------------------------------------------------------- gate
