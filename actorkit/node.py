@@ -112,7 +112,10 @@ class ActorSystem:
         )
         self.writer = GroupCommit(self.store, settings=self.settings.writer)
         self.snapshots = SnapshotWriter(
-            self.store, keep=persistence.snapshots_keep, waiting_max=persistence.snapshots_max_waiting
+            self.store,
+            keep=persistence.snapshots_keep,
+            waiting_max=persistence.snapshots_max_waiting,
+            fatal=self._fail,
         )
         self.region = Region(
             runtime=self.runtime,

@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from actorkit.errors import JournalCorrupt
+
 __all__ = [
     "Acquired",
     "Append",
@@ -111,7 +113,8 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-AppendResult: TypeAlias = Appended | Fenced | Conflict | Refused
+AppendResult: TypeAlias = Appended | Fenced | Conflict | Refused | JournalCorrupt
+"""``JournalCorrupt`` (a value here, not raised): surely not stored, because what is stored contradicts itself there."""
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):

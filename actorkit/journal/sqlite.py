@@ -177,6 +177,9 @@ class SqliteJournal:
         self._reads += 1
         try:
             return list(await self._reader.execute_fetchall(statement, parameters))
+        except UnicodeEncodeError:
+            # A name or key that is no UTF-8 is asked for. It cannot have been stored: appends refuse it.
+            return []
         except sqlite3.Error as error:
             raise read_error(error, str(self._file)) from error
         finally:
@@ -205,8 +208,8 @@ class SqliteJournal:
         return [Recorded(*row) for row in await self._read(_RECENT_KEYS, (stream, since_us, limit))]
 
     async def count_keys(self, stream: str, *, since_us: int) -> int:
-        count: int = (await self._read(_COUNT_KEYS, (stream, since_us)))[0][0]
-        return count
+        rows = await self._read(_COUNT_KEYS, (stream, since_us))
+        return rows[0][0] if rows else 0
 
     async def streams(self, type: str, *, after: str, limit: int) -> list[str]:
         # "0" is the character after "/", so this is the range of all names that begin with "type/".

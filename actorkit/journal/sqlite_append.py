@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import islice
 
+import structlog
+
 from actorkit.errors import JournalCorrupt
 from actorkit.journal.checks import append_bytes, refusal, storable
 from actorkit.journal.protocols import Append, Appended, AppendResult, Conflict, Fenced, Refused
@@ -19,6 +21,8 @@ from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_schema import POSITION_BITS, insert_many
 
 __all__ = ["Appender", "pages_touched"]
+
+_log = structlog.get_logger("actorkit.journal")
 
 _RECORD = "record(log, stream, sequence, type, version, payload, time_us, epoch, metadata, key, outcome)"
 _RECORD_COLUMNS = 11
@@ -79,19 +83,38 @@ class Appender:
 
     def append(self, db: sqlite3.Connection, batch: Sequence[Append]) -> list[AppendResult]:
         """Stores what is acceptable of the batch; one result for each append, valid once committed."""
-        try:
-            return self._append(db, batch, strict=False)
-        except (UnicodeEncodeError, OverflowError):
-            # One append cannot be represented. Which one costs a look at each, so that is done only now. The
-            # transaction begins again: a savepoint would copy every page that it changes, each time, for this case.
-            self.forget()
-            db.execute("ROLLBACK")
-            db.execute("BEGIN IMMEDIATE")
-            return self._append(db, batch, strict=True)
-        except sqlite3.IntegrityError as error:
-            raise JournalCorrupt(f"a record is there already that nobody was to write: {error}") from error
+        for attempt in (self._append, self._append_checked):
+            try:
+                return attempt(db, batch)
+            except (UnicodeEncodeError, OverflowError, sqlite3.IntegrityError):
+                # One append cannot be stored. Which one costs a look at each, so that is done only now. The
+                # transaction begins again: a savepoint would copy every page that it changes, each time, for this case.
+                self.forget()
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+        return [self._append_alone(db, append) for append in batch]
 
-    def _append(self, db: sqlite3.Connection, batch: Sequence[Append], *, strict: bool) -> list[AppendResult]:
+    def _append_checked(self, db: sqlite3.Connection, batch: Sequence[Append]) -> list[AppendResult]:
+        """Refuses what cannot be represented."""
+        return self._append(db, batch, strict=True)
+
+    def _append_alone(self, db: sqlite3.Connection, append: Append) -> AppendResult:
+        """Stores one append unless what is stored already contradicts it, and leaves the others of its batch alone."""
+        db.execute("SAVEPOINT alone")
+        try:
+            (result,) = self._append(db, (append,), strict=True, or_roll_back=False)
+        except sqlite3.IntegrityError as error:
+            self.forget()
+            db.execute("ROLLBACK TO alone")
+            result = JournalCorrupt(f"{append.stream}: a record is there already that nobody was to write: {error}")
+            _log.critical("journal.corrupt", stream=append.stream, shard=append.shard, error=str(error))
+        db.execute("RELEASE alone")
+        return result
+
+    def _append(
+        self, db: sqlite3.Connection, batch: Sequence[Append], *, strict: bool = False, or_roll_back: bool = True
+    ) -> list[AppendResult]:
         shard_count, payload_max_bytes = self._shard_count, self._settings.payload_max_bytes
         refused: dict[int, str] = {}
         for n, append in enumerate(batch):
@@ -126,8 +149,9 @@ class Appender:
             changed[append.shard] = shard.head
             results.append(Appended(shard.head))
         if changed:
-            insert_many(db, "stream(id, name)", 2, [value for stream in created for value in (stream.id, stream.name)])
-            insert_many(db, _RECORD, _RECORD_COLUMNS, rows)
+            names = [value for stream in created for value in (stream.id, stream.name)]
+            insert_many(db, "stream(id, name)", 2, names, or_roll_back=or_roll_back)
+            insert_many(db, _RECORD, _RECORD_COLUMNS, rows, or_roll_back=or_roll_back)
             db.execute(_STORE_HEADS, (json.dumps(changed),))
         self._bound()
         return results

@@ -65,7 +65,8 @@ class SqliteWriter:
     """A connection, the thread that owns it, and the queue before it.
 
     ``unsettled`` is set by a commit that failed and cleared by the next one that succeeded: in between, what is absent
-    from the file may still come back. ``failed`` is set for good by a failed sync.
+    from the file may still come back. ``failed`` is set for good by a failed sync, and by an error in the thread that
+    nobody has foreseen: every call then raises it.
     """
 
     def __init__(self, file: Path, settings: SqliteSettings) -> None:
@@ -141,22 +142,38 @@ class SqliteWriter:
 
     def _main(self) -> None:
         while (job := self._jobs.get()) is not None:
-            with self._lock.turn():
-                if not job.claim():
-                    continue
-                try:
-                    result = job.work()
-                except BaseException as error:  # noqa: BLE001 - the thread goes on; the caller gets what happened
-                    job.deliver(None, error)
-                else:
-                    job.deliver(result, None)
-                self._checkpoint()
-        with self._lock.turn():
             try:
+                if self.failed is None:
+                    self._do(job)
+            except BaseException as error:  # noqa: BLE001 - a thread that ended here would end silently
+                self._fail(error)
+            if self.failed is not None:
+                # Whoever has an answer already keeps it.
+                job.deliver(None, self.failed)
+        try:
+            with self._lock.turn():
                 self._close()
-            except ActorkitError as error:
-                _log.warning("journal.close_failed", file=self._file, error=str(error))
+        except (ActorkitError, OSError) as error:
+            _log.warning("journal.close_failed", file=self._file, error=str(error))
         self._lock.close()
+
+    def _do(self, job: _Job[Any]) -> None:
+        with self._lock.turn():
+            if not job.claim():
+                return
+            try:
+                result = job.work()
+            except BaseException as error:  # noqa: BLE001 - the thread goes on; the caller gets what happened
+                job.deliver(None, error)
+            else:
+                job.deliver(result, None)
+            self._checkpoint()
+
+    def _fail(self, error: BaseException) -> None:
+        """Whether locks are held, and what a checkpoint has done, is unknown: nothing more is written."""
+        self.failed = JournalFailed(f"{self._file}: the writer's thread has failed: {error!r}; this process must end")
+        self.failed.__cause__ = error
+        _log.critical("journal.thread_failed", file=self._file, error=repr(error), exc_info=error)
 
     def _open(self, shards: int | None) -> tuple[int, int]:
         try:
@@ -195,7 +212,7 @@ class SqliteWriter:
         db = self._db
         if db is None:
             raise JournalUnavailable(f"{self._file}: the journal is not open")
-        written = False
+        written = committing = False
         try:
             db.execute("BEGIN IMMEDIATE")
             before = db.total_changes
@@ -204,13 +221,14 @@ class SqliteWriter:
             if self.unsettled:
                 touch(db)
             written = db.total_changes != before
+            committing = True
             db.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(db, written)
             raise self._failure(write_error(error, self._file, written=written)) from error
         except BaseException:
-            # Raised by the body itself, before the commit: nothing of it is stored.
-            self._roll_back(db, written=False)
+            # Raised by the body itself, before the commit: nothing of it is stored. Or there was no memory to commit.
+            self._roll_back(db, written=committing and written)
             raise
         if written:
             self.unsettled = False

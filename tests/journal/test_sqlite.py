@@ -18,12 +18,13 @@ import pytest
 from actorkit.errors import (
     AppendUncertain,
     ConfigurationError,
+    JournalCorrupt,
     JournalFailed,
     JournalUnavailable,
     NamespaceMismatch,
 )
-from actorkit.journal import sqlite_writer
-from actorkit.journal.protocols import Acquired, Appended, Fenced, Held, StoredSnapshot
+from actorkit.journal import sqlite_lock, sqlite_writer
+from actorkit.journal.protocols import Acquired, Appended, Fenced, Held, Refused, StoredSnapshot
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite import SqliteJournal
 from actorkit.testing.journal_spec import SteppedClock, outcome_of, some_append
@@ -454,6 +455,100 @@ async def test_a_failed_sync_of_a_checkpoint_is_fatal_too(breaking: tuple[Sqlite
     # The first append was answered before the checkpoint; this one waits behind it.
     with pytest.raises(JournalFailed):
         await journal.append([some_append(2)])
+
+
+class NoLocks:
+    """``fcntl`` of a system that has run out of locks."""
+
+    LOCK_EX, LOCK_UN = 2, 8
+
+    @staticmethod
+    def flock(file: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+
+async def test_an_error_that_nobody_foresaw_fails_closed_and_tells_everybody(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12: the thread does not die silently while calls wait for it."""
+    pytest.importorskip("fcntl")
+    assert journal._writer is not None
+    await journal.append([some_append(0)])
+    monkeypatch.setattr(sqlite_lock, "fcntl", NoLocks)
+    calls = [journal.append([some_append(1)]), journal.save_cursor("view", {0: 1}), journal.append([some_append(2)])]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [JournalFailed] * 3
+    monkeypatch.undo()
+    with pytest.raises(JournalFailed, match="No locks available"):
+        await journal.append([some_append(1)])
+    with pytest.raises(JournalFailed):
+        await journal.read_stream("pool/a", after=0, limit=9)
+    assert journal._writer._thread.is_alive()
+
+
+async def test_a_checkpoint_that_raises_something_else_fails_closed_but_the_commit_before_it_counts(
+    breaking: tuple[SqliteJournal, Breaking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = breaking
+    assert journal._writer is not None
+
+    def denied() -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(journal._writer._checkpointer, "_wal_bytes", denied)
+    assert await journal.append([some_append(1, b"x" * 900_000)]) == [Appended(2)]
+    with pytest.raises(JournalFailed, match="Permission denied"):
+        await journal.append([some_append(2)])
+
+
+async def test_no_memory_in_mid_commit_is_in_doubt(breaking: tuple[SqliteJournal, Breaking]) -> None:
+    journal, db = breaking
+    assert journal._writer is not None
+
+    def no_memory(statement: str) -> str | None:
+        if statement == "COMMIT":
+            raise MemoryError
+        return None
+
+    db.breaks = no_memory
+    with pytest.raises(MemoryError):
+        await journal.append([some_append(1)])
+    assert journal._writer.unsettled
+    db.breaks = lambda statement: None
+    assert await sequences(journal) == [1]
+
+
+async def test_a_contradiction_in_the_file_harms_only_the_appends_that_meet_it(journal: SqliteJournal) -> None:
+    assert journal._writer is not None
+    await journal.append([some_append(0), some_append(0, stream="pool/b", shard=1)])
+    await journal._writer.run(lambda db: db.execute("UPDATE shard SET head = 0 WHERE shard = 1"))
+    for n in range(1, 3):
+        got = await journal.append(
+            [
+                some_append(n),
+                some_append(1, stream="pool/b", shard=1),
+                some_append(n - 1, stream="pool/\ud800"),
+                some_append(n - 1, stream="pool/c", shard=2),
+            ]
+        )
+        assert [type(result) for result in got] == [Appended, JournalCorrupt, Refused, Appended]
+        assert await sequences(journal) == list(range(1, n + 2))
+        assert await sequences(journal, "pool/b") == [1]
+        assert await sequences(journal, "pool/c") == list(range(1, n + 1))
+    log = await journal.read_log(0, after=0, limit=10)
+    assert [record.position for record in log] == [1, 2, 3]
+
+
+async def test_what_cannot_be_represented_is_not_found(journal: SqliteJournal) -> None:
+    await journal.append([some_append(0, key="k")])
+    strange = "pool/\ud800"
+    assert await journal.read_stream(strange, after=0, limit=9) == []
+    assert await journal.find_key("pool/a", strange, since_us=0) is None
+    assert await journal.find_key(strange, "k", since_us=0) is None
+    assert await journal.recent_keys(strange, since_us=0, limit=9) == []
+    assert await journal.count_keys(strange, since_us=0) == 0
+    assert await journal.load_snapshots(strange) == []
+    assert await journal.load_cursor(strange) == {}
 
 
 async def test_a_checkpoint_on_a_full_disk_is_tried_again(breaking: tuple[SqliteJournal, Breaking]) -> None:
