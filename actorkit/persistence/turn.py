@@ -11,7 +11,7 @@ from actorkit.journal.protocols import NewEvent
 from actorkit.logs import LogFields
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler
 
-__all__ = ["EntityTurn"]
+__all__ = ["EntityTurn", "id_of_call_within"]
 
 
 class EntityTurn(LogFields):
@@ -60,5 +60,10 @@ class EntityTurn(LogFields):
             raise CallingOutAfterEmit(target)
         self.calls_made += 1
         self.call.has_called = True
-        what = blake2b(target.encode() + b"\0" + handler.signature.digest(args), digest_size=6).hexdigest()
-        return f"{self.call.command_id}/{self.calls_made}.{what}"
+        return id_of_call_within(self.call.command_id, self.calls_made, target, handler, args)
+
+
+def id_of_call_within(command_id: str, number: int, target: str, handler: Handler, args: tuple[Any, ...]) -> str:
+    """The id of the call that a command makes as its ``number``-th: another one if it calls something else there."""
+    what = blake2b(target.encode() + b"\0" + handler.signature.digest(args), digest_size=6).hexdigest()
+    return f"{command_id}/{number}.{what}"
