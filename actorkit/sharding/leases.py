@@ -9,7 +9,7 @@ import structlog
 
 from actorkit.clock import Clock
 from actorkit.errors import JournalError, JournalFailed
-from actorkit.journal.protocols import Acquired, LeaseStore
+from actorkit.journal.protocols import Acquired, LeaseStore, ShardStatus
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
 
@@ -18,6 +18,22 @@ __all__ = ["Leases"]
 _log = structlog.get_logger("actorkit.sharding")
 _BACKOFF_FIRST_S = 0.05
 _CONFIRM_ATTEMPTS = 10
+
+
+class _Confirmation:
+    """Somebody waits to hear whether memory of a shard, seen under an epoch, still counts."""
+
+    __slots__ = ("decided", "epoch", "shard")
+
+    def __init__(self, shard: Shard, epoch: int, decided: Callable[[bool], None]) -> None:
+        self.shard = shard
+        self.epoch = epoch
+        self.decided = decided
+
+    @property
+    def unbroken(self) -> bool:
+        """What rests on the memory of one epoch is not confirmed by a later one, if others can have written between."""
+        return self.epoch >= self.shard.unbroken_since
 
 
 class Leases:
@@ -46,7 +62,8 @@ class Leases:
         self._held: dict[int, Shard] = {}
         self._wanted: dict[int, Shard] = {}
         self._wake = asyncio.Event()
-        self._confirmations: list[tuple[Shard, int, Callable[[bool], None]]] = []
+        self._confirmations: dict[_Confirmation, None] = {}
+        """In the order in which they were asked for; at most one for each entity in memory."""
         self._confirming: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.held_by: dict[int, str] = {}
@@ -123,6 +140,7 @@ class Leases:
                     self.held_by[answer.shard] = answer.owner
                     shard.settled(owned=False)
                     retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
+            self._confirm_by_lease()
             if retry_s is not None:
                 asyncio.get_running_loop().call_later(max(retry_s, 0.01), self._wake.set)
 
@@ -151,37 +169,63 @@ class Leases:
                     del self._held[number]
                     shard.lease.lost()
                     self._lost(shard)
+            self._confirm_by_lease()
 
     # ---------------------------------------------------------------------------------------------------- confirming
 
     def confirm(self, shard: Shard, epoch: int, decided: Callable[[bool], None]) -> None:
-        self._confirmations.append((shard, epoch, decided))
+        self._confirmations[_Confirmation(shard, epoch, decided)] = None
         if self._confirming is None:
-            self._confirming = asyncio.get_running_loop().create_task(self._confirm_all())
+            self._confirming = asyncio.get_running_loop().create_task(
+                self._confirm_all(), name="actorkit.leases.confirm"
+            )
+            self._confirming.add_done_callback(self._ended)
 
     async def _confirm_all(self) -> None:
         """One read of the store decides for everybody who asked before it began."""
+        failures = 0
+        delay_s = _BACKOFF_FIRST_S
         try:
             while self._confirmations:
-                asked, self._confirmations = self._confirmations, []
-                epochs = await self._read_epochs(sorted({shard.shard for shard, _, _ in asked}))
-                for shard, epoch, decided in asked:
-                    # What rests on the memory of one epoch is not confirmed by a later one.
-                    decided(shard.ready and epochs.get(shard.shard) == (self._owner, epoch))
+                asked = list(self._confirmations)
+                statuses = await self._read_statuses(sorted({waiting.shard.shard for waiting in asked}))
+                if statuses is None and (failures := failures + 1) < _CONFIRM_ATTEMPTS:
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(2 * delay_s, self._settings.lease_renew_s)
+                    continue
+                failures, delay_s = 0, _BACKOFF_FIRST_S
+                for waiting in asked:
+                    status = None if statuses is None else statuses.get(waiting.shard.shard)
+                    ours = status is not None and status.owner == self._owner and status.epoch >= waiting.epoch
+                    self._decide(waiting, ours and waiting.shard.ready and waiting.unbroken)
         finally:
             self._confirming = None
 
-    async def _read_epochs(self, numbers: list[int]) -> dict[int, tuple[str, int]]:
-        """Empty where the store cannot be reached: then nothing is confirmed."""
-        delay_s = _BACKOFF_FIRST_S
-        for _ in range(_CONFIRM_ATTEMPTS):
-            try:
-                return {status.shard: (status.owner, status.epoch) for status in await self._store.status(numbers)}
-            except JournalError as error:
-                self._report(error, "leases.not_confirmed")
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, self._settings.lease_renew_s)
-        return {}
+    async def _read_statuses(self, numbers: list[int]) -> dict[int, ShardStatus] | None:
+        """``None`` where the store cannot be reached, or does not answer."""
+        try:
+            async with asyncio.timeout(self._settings.lease_s):
+                return {status.shard: status for status in await self._store.status(numbers)}
+        except JournalError as error:
+            self._report(error, "leases.not_confirmed")
+        except TimeoutError:
+            _log.warning("leases.not_confirmed", why=f"the store has not answered within {self._settings.lease_s:g} s")
+        return None
+
+    def _confirm_by_lease(self) -> None:
+        """A lease has just been acquired or renewed: that confirms as much as a read would."""
+        for waiting in list(self._confirmations):
+            if waiting.unbroken and waiting.shard.lease_is_valid():
+                self._decide(waiting, still_counts=True)
+
+    def _decide(self, waiting: _Confirmation, still_counts: bool) -> None:
+        if waiting not in self._confirmations:
+            return
+        del self._confirmations[waiting]
+        try:
+            waiting.decided(still_counts)
+        except Exception as error:  # noqa: BLE001 - a defect there must not strand the others
+            _log.critical("leases.decision_crashed", shard=waiting.shard.shard, exc_info=error)
 
     def _report(self, error: JournalError, what: str) -> None:
         _log.warning(what, why=str(error))
