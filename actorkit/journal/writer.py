@@ -81,6 +81,11 @@ class GroupCommit:
         """How many appends wait for the next commits."""
         return len(self._queue)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the next append of usual size will be taken."""
+        return len(self._queue) < self._settings.queue_max_appends
+
     def submit(self, append: Append, settled: Settled) -> None:
         """Queues an append; ``settled`` is called exactly once, in a later turn of the loop.
 

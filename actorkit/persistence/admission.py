@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actorkit.errors import CallError, IdempotencyKeyReused, JournalError, OutcomeUnknown, Overloaded, Unavailable
-from actorkit.persistence.calls import EntityCall, Progress
+from actorkit.persistence.calls import EntityCall, Kind, Progress
 from actorkit.persistence.deduplication import KeyMemory, Remembered
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_outcome
@@ -48,7 +48,12 @@ class Admission:
     def open(self) -> bool:
         """Whether a new call without a key may simply be run."""
         entity = self._entity
-        return entity.broken is None and not entity.lost and len(entity.gate.waiting) < self._pending_max
+        return (
+            entity.broken is None
+            and not entity.lost
+            and len(entity.gate.waiting) < self._pending_max
+            and self._services.writer.has_room
+        )
 
     def admit(self, call: EntityCall) -> Step:
         entity = self._entity
@@ -63,6 +68,10 @@ class Admission:
             return None
         if len(entity.gate) >= self._pending_max:
             return self._when_there_is_room(call)
+        if not self._services.writer.has_room and call.handler.kind is Kind.COMMAND:
+            # Found out before anything is done, so that being overloaded costs nothing.
+            call.fail(Overloaded("the queue of the journal's writer", limit=self._services.writer.queued))
+            return None
         if call.key is not None:
             return self._admit_keyed(call, call.key)
         if call.attempt > 1:
