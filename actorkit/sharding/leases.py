@@ -17,6 +17,7 @@ __all__ = ["Leases"]
 
 _log = structlog.get_logger("actorkit.sharding")
 _BACKOFF_FIRST_S = 0.05
+_RETRY_MIN_S = 0.01
 _CONFIRM_ATTEMPTS = 10
 
 
@@ -62,6 +63,8 @@ class Leases:
         self._held: dict[int, Shard] = {}
         self._wanted: dict[int, Shard] = {}
         self._wake = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
+        """When shards that others have are asked for again: one timer for all, set anew by each answer."""
         self._confirmations: dict[_Confirmation, None] = {}
         """In the order in which they were asked for; at most one for each entity in memory."""
         self._confirming: asyncio.Task[None] | None = None
@@ -79,6 +82,8 @@ class Leases:
 
     async def stop(self) -> None:
         """Ends renewing and gives all leases up, so that others need not wait for them to run out."""
+        if self._retry is not None:
+            self._retry.cancel()
         tasks = [*self._tasks, *([self._confirming] if self._confirming is not None else [])]
         for task in tasks:
             task.cancel()
@@ -141,8 +146,11 @@ class Leases:
                     shard.settled(owned=False)
                     retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
             self._confirm_by_lease()
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
             if retry_s is not None:
-                asyncio.get_running_loop().call_later(max(retry_s, 0.01), self._wake.set)
+                self._retry = asyncio.get_running_loop().call_later(max(retry_s, _RETRY_MIN_S), self._wake.set)
 
     # ------------------------------------------------------------------------------------------------------ renewing
 

@@ -43,6 +43,17 @@ def test_memory_counts_only_if_nobody_else_can_have_had_the_shard() -> None:
     assert not lease.acquired(8, 0, 1), "epoch 7 was somebody else's"
 
 
+def test_memory_counts_from_the_first_epoch_since_which_nobody_else_can_have_had_the_shard() -> None:
+    lease = Lease(0.0)
+    since: list[int] = []
+    for epoch in (5, 6, 7, 9, 10, 13):
+        lease.acquired(epoch, 0, 1)
+        since.append(lease.unbroken_since)
+        lease.lost()
+        assert lease.unbroken_since == since[-1]
+    assert since == [5, 5, 5, 9, 9, 13]
+
+
 @given(st.text(min_size=1), st.integers(1, 1024))
 def test_the_shard_of_a_stream_is_within_bounds_and_always_the_same(stream: str, shards: int) -> None:
     shard = shard_of(stream, shards)
