@@ -18,9 +18,6 @@ class WriterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many appends may wait for the next commits; beyond that, ``Overloaded``. About 1 s of work at full speed."""
     queue_max_bytes: int = 64 << 20
     """How much content may wait; this bounds the writer's memory."""
-    settled_at_once: int = 256
-    """How many owners are told of their appends in one turn of the loop. Fewer: loop and store overlap more, in smaller
-    commits; more: larger commits, and the loop waits for them."""
     append_timeout_s: float = 10.0
     """How long a commit may take until its appends count as uncertain. Longer than the store's own time limits."""
     overdue_max_batches: int = 4

@@ -13,7 +13,6 @@ and conflicts if it was not; whoever needs to know raises the epoch and reads.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TypeAlias
@@ -69,7 +68,6 @@ class GroupCommit:
         self._stopped: JournalError | None = None
         self._failed: JournalFailed | None = None
         self._idle: asyncio.Event | None = None
-        self._telling: deque[tuple[Settled, AppendResult | JournalError]] = deque()
 
     @property
     def failed(self) -> JournalFailed | None:
@@ -222,27 +220,10 @@ class GroupCommit:
         )
         self._start()
 
-    def _settle(self, callbacks: Sequence[Settled], outcome: Sequence[AppendResult] | JournalError) -> None:
-        """Tells the owners, in order, and not all in one turn of the loop.
-
-        What the first ones submit in answer is then on its way to the store while the others are still being told, so
-        that the loop and the store work at the same time rather than by turns.
-        """
+    @staticmethod
+    def _settle(callbacks: Sequence[Settled], outcome: Sequence[AppendResult] | JournalError) -> None:
         results = repeat(outcome) if isinstance(outcome, JournalError) else outcome
-        waiting = bool(self._telling)
-        self._telling.extend(zip(callbacks, results, strict=False))
-        if not waiting:
-            self._tell_some()
-
-    def _tell_some(self) -> None:
-        self._tell(self._settings.settled_at_once)
-        if self._telling:
-            asyncio.get_running_loop().call_soon(self._tell_some)
-
-    def _tell(self, most: int) -> None:
-        telling = self._telling
-        for _ in range(min(most, len(telling))):
-            settled, result = telling.popleft()
+        for settled, result in zip(callbacks, results, strict=False):
             try:
                 settled(result)
             except Exception as error:  # noqa: BLE001 - one owner's mistake must not keep the others waiting
@@ -275,4 +256,3 @@ class GroupCommit:
             task.cancel()
         while self._queue:
             self._settle(self._take().settled, self._stopped or JournalUnavailable("the writer is closed"))
-        self._tell(len(self._telling))
