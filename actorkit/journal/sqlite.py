@@ -10,6 +10,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -47,7 +48,9 @@ _RECORD = f"""SELECT record.log >> {POSITION_BITS}, record.log & {POSITION_MASK}
     coalesce(record.sequence, 0), record.type, record.version, record.payload, record.time_us, record.epoch,
     record.metadata, record.key, record.outcome
     FROM record JOIN stream ON stream.id = record.stream"""  # noqa: S608 - our own constants
-_READ_STREAM = f"{_RECORD} WHERE stream.name = ? AND record.sequence > ? ORDER BY record.sequence LIMIT ?"
+_READ_STREAM = f"""SELECT log >> {POSITION_BITS}, log & {POSITION_MASK}, ?1, sequence, type, version, payload, time_us,
+    epoch, metadata, key, outcome FROM record
+    WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND sequence > ?2 ORDER BY sequence LIMIT ?3"""  # noqa: S608
 _READ_LOG = f"{_RECORD} WHERE record.log > ? AND record.log <= ? ORDER BY record.log LIMIT ?"
 _KEYED = "record.stream = (SELECT id FROM stream WHERE name = ?) AND record.key IS NOT NULL AND record.time_us >= ?"
 _FIND_KEY = f"{_RECORD} WHERE {_KEYED} AND record.key = ? ORDER BY record.row DESC LIMIT 1"
@@ -193,7 +196,7 @@ class SqliteJournal:
         return await writer.run(lambda db: appender.append(db, batch), pages=lambda: pages_touched(batch))
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
-        return [Recorded(*row) for row in await self._read(_READ_STREAM, (stream, after, limit))]
+        return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, limit))))
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         start = shard << POSITION_BITS

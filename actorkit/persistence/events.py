@@ -108,6 +108,10 @@ class EventCodec:
             self.by_name[event.event_name] = event
             self._by_class[event] = self._current[event.event_name, event.event_version] = _decoder(event)
 
+    def decoder_of(self, event: type[Event]) -> Callable[[bytes], Any]:
+        """Decodes events of this class in its current version; raises whatever msgspec raises."""
+        return self._by_class[event].decode
+
     def encode(self, event: Event) -> tuple[bytes, Any]:
         """The bytes to be stored, and the event as every later replay will see it.
 

@@ -6,11 +6,11 @@ after a failed append.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import msgspec
 
-from actorkit.errors import JournalCorrupt
 from actorkit.journal.protocols import Recorded, Store
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.snapshots import event_digest, open_snapshot, restore_state
@@ -47,28 +47,26 @@ async def recover(
     Raises ``EventError`` for an event that cannot be used, ``JournalCorrupt`` for a gap, and what reading raises.
     """
     recovery, page, last_page = await _start(store, entity_type, stream, page_events, max_sequence, max_time_us)
-    state, replay = recovery.state, entity_type.replay
-    sequence = recovery.sequence
     while True:
-        for recorded in page:
-            if max_sequence is not None and recorded.sequence > max_sequence:
-                return recovery
-            if max_time_us is not None and recorded.time_us > max_time_us:
-                return recovery
-            sequence += 1
-            if recorded.sequence != sequence:
-                raise JournalCorrupt(
-                    f"{stream} has event {recorded.sequence} after event {sequence - 1}: events are missing or doubled"
-                )
-            replay(state, recorded)
-            recovery.sequence = sequence
-            recovery.time_us = recorded.time_us
-            recovery.event = recorded
-        recovery.events_read += len(page)
-        if last_page:
+        wanted = _up_to(page, max_sequence, max_time_us)
+        entity_type.fold(recovery.state, wanted, recovery.sequence)
+        if wanted:
+            recovery.event = wanted[-1]
+            recovery.sequence, recovery.time_us = recovery.event.sequence, recovery.event.time_us
+            recovery.events_read += len(wanted)
+        if last_page or len(wanted) < len(page):
             return recovery
-        page = await store.read_stream(stream, after=sequence, limit=page_events)
+        page = await store.read_stream(stream, after=recovery.sequence, limit=page_events)
         last_page = len(page) < page_events
+
+
+def _up_to(page: list[Recorded], max_sequence: int | None, max_time_us: int | None) -> list[Recorded]:
+    """The events of the page that are not later than the given sequence and time; neither ever decreases."""
+    if max_sequence is not None:
+        page = page[: bisect_right(page, max_sequence, key=lambda recorded: recorded.sequence)]
+    if max_time_us is not None:
+        page = page[: bisect_right(page, max_time_us, key=lambda recorded: recorded.time_us)]
+    return page
 
 
 async def _start(
