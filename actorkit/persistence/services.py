@@ -68,7 +68,7 @@ class Host(Protocol):
         ...
 
     def retire(self, pid: PersistenceId) -> None:
-        """The entity need not stay in memory: it is stopped as soon as it is idle."""
+        """The entity is broken: it leaves memory, those who wait for it are told why, and later calls begin afresh."""
         ...
 
     def forget(self, pid: PersistenceId, entity: object) -> None:

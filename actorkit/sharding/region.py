@@ -12,10 +12,11 @@ from collections import OrderedDict
 from typing import Any
 
 from actorkit.actor.cell import Cell
+from actorkit.actor.dead_letters import DeadLetter
 from actorkit.actor.runtime import ActorRuntime
 from actorkit.actor.turn import current_turn
 from actorkit.clock import Clock
-from actorkit.errors import CallCycle, ConfigurationError, DeclarationError, Overloaded, Unavailable
+from actorkit.errors import CallCycle, CallError, ConfigurationError, DeclarationError, Overloaded, Unavailable
 from actorkit.ids import NodeId, PersistenceId, shard_of
 from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
@@ -34,6 +35,9 @@ _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
 _SWEEPS = 10
 """How many sweeps for idle entities there are in one ``passivate_after_s``."""
+_LOOKS = 64
+_LOOKS_OF_A_SWEEP = 10_000
+"""How many entities are looked at, at once, for some that can leave when there are too many."""
 
 
 class _Slot:
@@ -51,6 +55,11 @@ class _Slot:
     def idle(self) -> bool:
         cell = self.cell
         return cell.asleep and not cell.mailbox and not cell.system and self.entity is not None and self.entity.idle
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing is lost if the entity leaves memory, its timers included."""
+        return self.idle and self.entity is not None and not self.entity.has_timers
 
 
 class Region:
@@ -73,7 +82,10 @@ class Region:
         self._id_prefix = f"{node.incarnation}-"
         self._tick = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._closing = False
+        self._draining = False
+        """Stopping has begun: only what is in progress is brought to its end."""
+        self._closed = False
+        self._entities_bound = 2 * settings.entities_max
         self._services: EntityServices
         self._leases: Leases
 
@@ -90,19 +102,26 @@ class Region:
             fatal=services.fatal,
         )
         self._leases.start()
+        self._runtime.dead_letters.subscribe(_end_buried)
         self._sweep_later()
 
     async def stop(self) -> None:
-        """Takes no more calls, waits for those in progress, and gives the shards up."""
-        self._closing = True
+        """Takes no more calls, waits for those in progress with all that these call, and gives the shards up."""
+        self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for shard in self._by_number.values():
-            while shard.waiting:
-                shard.waiting.popleft().fail(Unavailable(str(self._node), "it is stopping"))
+            waiting = list(shard.waiting)
+            shard.waiting.clear()
+            for waiter in waiting:
+                if waiter.origin.chain:
+                    shard.waiting.append(waiter)
+                else:
+                    self._refuse_stopping(waiter)
         until_s = self._loop.time() + self._settings.drain_timeout_s
         while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
             await asyncio.sleep(_POLL_S)
+        self._closed = True
         for call in self._deadlines.pending():
             if isinstance(call, EntityCall):
                 call.give_up("its node has stopped")
@@ -200,11 +219,17 @@ class Region:
         deadline = self._loop.time() + within_s
         bucket = self._deadlines.within(within_s)
         command_id = f"{self._id_prefix}{self._ids:x}"
-        return EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, OUTSIDE, 1)
+        call = EntityCall(pid, handler, args, command_id, None, deadline, future, bucket, OUTSIDE, 1)
+        if self._draining:
+            self._refuse_stopping(call)
+        return call
+
+    def _refuse_stopping(self, call: EntityCall) -> None:
+        call.fail(Unavailable(str(self._node), "it is stopping"))
 
     def _deliver(self, call: EntityCall) -> None:
-        if self._closing:
-            call.fail(Unavailable(str(self._node), "it is stopping"))
+        if self._draining and (self._closed or not call.origin.chain):
+            self._refuse_stopping(call)
             return
         slot = self._slots.get(call.pid)
         if slot is not None and slot.shard.lease.active:
@@ -215,11 +240,21 @@ class Region:
             if not shard.ready:
                 self._buffer(shard, call)
                 return
-            slot = self._activate(call.pid, shard) if slot is None else slot
+            if slot is None:
+                if len(self._slots) >= self._entities_bound and not self._make_room():
+                    call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities_bound))
+                    return
+                slot = self._activate(call.pid, shard)
         cell = slot.cell
-        if len(cell.mailbox) >= cell.capacity and (refusal := cell.refusal()) is not None:
-            call.fail(refusal)
-            return
+        if len(cell.mailbox) >= cell.capacity:
+            if cell.capacity < 0:
+                # It has stopped without having been told to, as after failing again and again.
+                del self._slots[call.pid]
+                self._deliver(call)
+                return
+            if (refusal := cell.refusal()) is not None:
+                call.fail(refusal)
+                return
         cell.mailbox.append(call)
         cell.wake()
 
@@ -245,13 +280,15 @@ class Region:
 
     def give_back(self, calls: list[EntityCall]) -> None:
         """They came before whatever waits now, so they go first."""
+        shards: dict[int, Shard] = {}
         for call in reversed(calls):
             if call.progress is Progress.ENDED:
                 continue
             shard = self._shard(shard_of(str(call.pid), self._shards))
             shard.waiting.appendleft(call)
-            if shard.ready:
-                self._loop.call_soon(self._flush, shard)
+            shards[shard.shard] = shard
+        for shard in shards.values():
+            self._flush(shard)
 
     def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
         slot = self._slots.get(pid)
@@ -270,39 +307,75 @@ class Region:
         services = self._services
 
         def make() -> Entity:
-            slot.entity = Entity(entity_type, pid, shard, services)
+            try:
+                slot.entity = Entity(entity_type, pid, shard, services)
+            except Exception as error:
+                failure = Unavailable(str(pid), f"its constructor failed with {error!r}")
+                failure.__cause__ = error
+                self._end(pid, slot, failure)
+                raise
             return slot.entity
 
         slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
         self._slots[pid] = slot
         if len(self._slots) > self._settings.entities_max:
-            self._passivate_one()
+            self._shrink(_LOOKS)
         return slot
 
-    def _passivate_one(self) -> None:
-        """The one that was not used for longest among the first few that are idle."""
-        for pid in [pid for pid, _ in zip(self._slots, range(16), strict=False)]:
-            if self._slots[pid].idle:
-                self._passivate(pid)
+    def _make_room(self) -> bool:
+        self._shrink(_LOOKS)
+        return len(self._slots) < self._entities_bound
+
+    def _shrink(self, looks: int) -> None:
+        """While there are too many, those that were not used for longest leave, unless they are busy or have timers.
+
+        Looks at a bounded number of them. What has to stay goes to the end of the line, so the next time goes on with
+        those behind it.
+        """
+        slots = self._slots
+        for _ in range(min(looks, len(slots))):
+            if len(slots) <= self._settings.entities_max:
                 return
+            pid, slot = next(iter(slots.items()))
+            if slot.may_leave:
+                self._passivate(pid)
+            else:
+                slots.move_to_end(pid)
+                slot.used_tick = self._tick
 
     def _passivate(self, pid: PersistenceId) -> None:
         slot = self._slots.pop(pid)
         assert slot.entity is not None
         slot.entity.context.stop()
 
-    def retire(self, pid: PersistenceId) -> None:
-        self._loop.call_soon(self._passivate_if_idle, pid)
+    def _end(self, pid: PersistenceId, slot: _Slot, error: CallError) -> None:
+        """This activation cannot go on: whoever waits for it gets the error, and later calls a new activation."""
+        if self._slots.get(pid) is slot:
+            del self._slots[pid]
+        waiting = [call for call in slot.cell.mailbox if type(call) is EntityCall]
+        slot.cell.mailbox.clear()
+        slot.cell.post(slot.cell.life.stop)
+        for call in waiting:
+            call.fail(error)
 
-    def _passivate_if_idle(self, pid: PersistenceId) -> None:
+    def retire(self, pid: PersistenceId) -> None:
+        self._loop.call_soon(self._retire_now, pid)
+
+    def _retire_now(self, pid: PersistenceId) -> None:
+        """Under load its mailbox is never empty, so those who wait there now are told as the others were."""
         slot = self._slots.get(pid)
-        if slot is not None and slot.idle:
-            self._passivate(pid)
+        if slot is None or slot.entity is None or slot.cell.task is not None:
+            return
+        if slot.entity.broken is not None and slot.entity.idle:
+            self._end(pid, slot, slot.entity.broken)
 
     def forget(self, pid: PersistenceId, entity: object) -> None:
         slot = self._slots.get(pid)
         if slot is not None and slot.entity is entity:
             del self._slots[pid]
+        if len(self._slots) > self._settings.entities_max:
+            # One has left for lack of room, and there may be more that can.
+            self._shrink(_LOOKS)
 
     def _sweep_later(self) -> None:
         self._sweeper = self._loop.call_later(self._settings.passivate_after_s / _SWEEPS, self._sweep)
@@ -315,9 +388,9 @@ class Region:
                 break
             old.append(pid)
         for pid in old:
-            slot = self._slots[pid]
-            if slot.idle and not (slot.entity is not None and slot.entity.has_timers):
+            if self._slots[pid].may_leave:
                 self._passivate(pid)
+        self._shrink(_LOOKS_OF_A_SWEEP)
         self._sweep_later()
 
     # -------------------------------------------------------------------------------------------------------- shards
@@ -355,6 +428,12 @@ def _origin_within(caller: EntityCall) -> Origin:
     trace = caller.origin.trace
     story = Trace(trace.correlation or caller.command_id, caller.command_id, trace.trace_parent)
     return Origin(story, (*caller.origin.chain, caller.pid))
+
+
+def _end_buried(letter: DeadLetter) -> None:
+    """An entity has stopped with calls in its mailbox: nobody will handle them."""
+    if type(letter.message) is EntityCall:
+        letter.message.give_up("its entity has stopped")
 
 
 def _nobody_waits(future: asyncio.Future[Any]) -> None:

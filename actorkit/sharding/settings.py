@@ -31,7 +31,8 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """An entity that got no call for this long leaves memory. Longer: fewer recoveries, more memory."""
 
     entities_max: int = 100_000
-    """Entities in memory; beyond that the one that was not used for longest leaves. A small one costs about 5 KiB."""
+    """Entities in memory; beyond that those leave that were not used for longest. A small one costs about 5 KiB. Busy
+    ones and those with timers stay; at twice this number, calls of further ones are answered ``Overloaded``."""
 
     drain_timeout_s: float = 10.0
     """How long stopping waits for calls in progress."""
