@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
+import actorkit
 from actorkit import ActorSystem
 from bench.measure import interleaved, result, scratch
 from bench.pools import Counter
@@ -57,7 +56,7 @@ async def _measure(directory: Path) -> dict[str, Any]:
 def run() -> dict[str, Any]:
     """The median of the rounds' medians."""
     with scratch() as directory:
-        return uvloop.run(_measure(directory))
+        return actorkit.run(_measure(directory))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,15 @@ class Counter(PersistentActor[CounterState, Reserved]):
     """Takes commands for ever."""
 
     @command
-    async def reserve(self, units: int) -> str:
+    def reserve(self, units: int) -> str:
+        return self.reserve_now(units)
+
+    @command
+    async def reserve_async(self, units: int) -> str:
+        return self.reserve_now(units)
+
+    def reserve_now(self, units: int) -> str:
+        """What both do."""
         reservation = self.context.new_id()
         self.emit(Reserved(reservation, units))
         return reservation

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvloop
 
+import actorkit
 from actorkit import ActorSystem
 from bench.measure import interleaved, result, scratch
 from bench.pools import Pool, PoolState, Reserved
@@ -88,7 +88,7 @@ def run() -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     with scratch() as directory:
         journal = directory / "recovery.db"
-        uvloop.run(_fill(journal))
+        actorkit.run(_fill(journal))
         newest = max(_snapshots(journal), key=lambda row: row[1])
         for name, snapshots in (
             (f"recovery from {EVENTS:,} events", []),
@@ -104,7 +104,7 @@ def run() -> list[dict[str, Any]]:
                 _set_snapshots(journal, snapshots)
                 return await _floor(journal)
 
-            values, floors = uvloop.run(interleaved(ours, floor, rounds=ROUNDS))
+            values, floors = actorkit.run(interleaved(ours, floor, rounds=ROUNDS))
             question = f"{name}, against decoding and folding in a plain loop"
             lines.append(result(question, "1/s", values, floors, target=TARGET))
     return lines
