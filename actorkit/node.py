@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -45,6 +46,7 @@ S = TypeVar("S", bound=State)
 _log = structlog.get_logger("actorkit.node")
 _EXIT_STATUS_AFTER_FAILED_SYNC = 70
 _REBUILD_RETRY_S = 0.5
+_NOT_STARTED = "it has not been started"
 _GC_YOUNG_OBJECTS, _GC_MIDDLE_ROUNDS, _GC_OLD_ROUNDS = 20_000, 50, 100
 
 
@@ -94,7 +96,9 @@ class ActorSystem:
         self.counters = Counters()
         self._maps: dict[tuple[str, str], LwwMap[Any]] = {}
         self._rebuilding: set[asyncio.Task[None]] = set()
-        self._stage = "it has not been started"
+        self._stage = _NOT_STARTED
+        self._open = AsyncExitStack()
+        """What is to be closed, in the opposite order of opening."""
         self._failed: JournalFailed | None = None
         self.runtime: ActorRuntime
         self.writer: GroupCommit
@@ -104,19 +108,32 @@ class ActorSystem:
     # ----------------------------------------------------------------------------------------------------- life cycle
 
     async def start(self) -> None:
-        """Opens the journal and takes calls. Raises ``JournalError`` where the journal cannot be opened."""
+        """Opens the journal and takes calls. Raises ``JournalError`` where the journal cannot be opened.
+
+        If it raises, everything is closed again.
+        """
+        async with AsyncExitStack() as opened:
+            await self._start(opened)
+            self._open = opened.pop_all()
+
+    async def _start(self, opened: AsyncExitStack) -> None:
         await self.store.open(self._wanted_shards)
+        opened.push_async_callback(self.store.close)
+        self._maps.clear()
         persistence = self.settings.persistence
         self.runtime = ActorRuntime(
             clock=self._clock, randomness=self._randomness, settings=self.settings.actors, name=self.node.name
         )
+        opened.push_async_callback(self.runtime.shutdown, self.settings.sharding.drain_timeout_s)
         self.writer = GroupCommit(self.store, settings=self.settings.writer)
+        opened.push_async_callback(self.writer.close)
         self.snapshots = SnapshotWriter(
             self.store,
             keep=persistence.snapshots_keep,
             waiting_max=persistence.snapshots_max_waiting,
             fatal=self._fail,
         )
+        opened.push_async_callback(self.snapshots.close)
         self.region = Region(
             runtime=self.runtime,
             node=self.node,
@@ -142,23 +159,19 @@ class ActorSystem:
                 system=self,
             )
         )
-        self._stage = ""
+        opened.push_async_callback(self.region.stop)
+        opened.callback(self._end_rebuilding)
         for cls in self._entities:
-            for published in self.region.register(cls).published.values():
-                self.view(published)
+            entity_type = self.region.register(cls)
+            self._follow(entity_type, entity_type.published)
+        self._stage = ""
 
     async def stop(self) -> None:
         """Lets calls in progress end, within bounds, gives everything up in order and closes the journal."""
         if self._stage:
             return
         self._stage = "it is stopping"
-        for task in self._rebuilding:
-            task.cancel()
-        await self.region.stop()
-        await self.snapshots.close()
-        await self.writer.close()
-        await self.runtime.shutdown(self.settings.sharding.drain_timeout_s)
-        await self.store.close()
+        await self._open.aclose()
         self._stage = "it has stopped"
 
     async def __aenter__(self) -> Self:
@@ -261,22 +274,32 @@ class ActorSystem:
         if published.owner is None:
             raise DeclarationError(f"{published.name} is not a method of a persistent actor")
         entity_type = self._registered(published.owner)
-        values = self._maps.get((entity_type.name, published.name))
-        if values is None:
-            values = self._maps[entity_type.name, published.name] = LwwMap()
-            task = asyncio.create_task(self._rebuild(entity_type, {published.name: values}), name="actorkit.rebuild")
-            self._rebuilding.add(task)
-            task.add_done_callback(self._rebuilding.discard)
-        return View(values)
+        self._follow(entity_type, [published.name])
+        return View(self._maps[entity_type.name, published.name])
 
     async def shards(self) -> list[ShardStatus]:
         """Who owns each shard, under which epoch, and the position of its newest record."""
         return await self.store.status()
 
     def _registered(self, cls: type[Any]) -> EntityType:
-        if self._stage == "it has not been started":
+        if self._stage == _NOT_STARTED:
             raise ConfigurationError("this ActorSystem has not been started: use it in `async with`, or await start()")
         return self.region.register(cls)
+
+    def _follow(self, entity_type: EntityType, names: Iterable[str]) -> None:
+        """Keeps what these methods publish from now on, and reads what the journal has, once for all of them."""
+        maps: dict[str, LwwMap[Any]] = {}
+        for name in names:
+            if (entity_type.name, name) not in self._maps:
+                maps[name] = self._maps[entity_type.name, name] = LwwMap()
+        if maps:
+            task = asyncio.create_task(self._rebuild(entity_type, maps), name="actorkit.rebuild")
+            self._rebuilding.add(task)
+            task.add_done_callback(self._rebuilding.discard)
+
+    def _end_rebuilding(self) -> None:
+        for task in self._rebuilding:
+            task.cancel()
 
     def _publish(self, type: str, name: str, id: str, version: int, value: Any) -> None:
         values = self._maps.get((type, name))

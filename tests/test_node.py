@@ -12,14 +12,16 @@ import pytest
 from actorkit import (
     Actor,
     ActorSystem,
+    PersistentActor,
     SystemSettings,
     Unavailable,
     run,
 )
-from actorkit.errors import ConfigurationError, JournalUnavailable, NamespaceMismatch
+from actorkit.errors import ConfigurationError, DeclarationError, JournalUnavailable, NamespaceMismatch
 from actorkit.journal.memory import MemoryJournal
 from actorkit.journal.sqlite import SqliteJournal
-from tests.persistence.actors import Account
+from tests.persistence.actors import Account, AccountState, Put
+from tests.persistence.kit import ScriptedJournal
 
 
 class Echo(Actor[str]):
@@ -70,6 +72,33 @@ async def test_a_system_that_has_not_started_or_has_stopped_says_so() -> None:
 async def test_a_journal_that_cannot_be_opened_raises_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(JournalUnavailable, match="there is no directory"):
         await ActorSystem(f"sqlite:///{tmp_path}/missing/pools.db").start()
+
+
+async def test_a_start_that_fails_closes_everything_again() -> None:
+    class Other(PersistentActor[AccountState, Put], name="account"):
+        """Has the name of another class."""
+
+    tasks, journal = asyncio.all_tasks(), ScriptedJournal()
+    system = ActorSystem(journal, entities=[Account, Other])
+    with pytest.raises(DeclarationError, match="has the name 'account'"):
+        await system.start()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() - tasks == set()
+    assert not journal.is_open
+    assert len(system.runtime) == 0
+    assert system.ready == "it has not been started"
+    with pytest.raises(ConfigurationError, match="has not been started"):
+        system.get(Account, "a")
+    await system.stop()
+
+
+@pytest.mark.parametrize("deadline_s", [0, -1, float("inf"), float("nan"), 1e300, 24 * 3600 + 1])
+async def test_a_deadline_is_a_time_that_passes_within_a_day(deadline_s: float) -> None:
+    async with ActorSystem() as system:
+        account = system.get(Account, "a")
+        with pytest.raises(ValueError, match="at most 86400"):
+            account.put.options(deadline_s=deadline_s)
+        assert await account.put.options(deadline_s=24 * 3600)(1) == 1
 
 
 async def test_the_views_of_entities_that_are_named_at_the_start_are_caught_up() -> None:

@@ -32,6 +32,8 @@ __all__ = [
     "query",
 ]
 
+_DEADLINE_MAX_S = 24 * 3600
+
 A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,8 +53,10 @@ def check_options(handler: Handler, key: str | None, deadline_s: float | None) -
         raise TypeError(f"{handler.signature.where} is a query, which changes nothing: it takes no idempotency key")
     if key is not None and not 1 <= len(key) <= 256:
         raise ValueError(f"an idempotency key has 1 to 256 characters, this one has {len(key)}")
-    if deadline_s is not None and not deadline_s > 0:
-        raise ValueError(f"a deadline is a number of seconds greater than 0, not {deadline_s}")
+    if deadline_s is not None and not 0 < deadline_s <= _DEADLINE_MAX_S:
+        raise ValueError(
+            f"a deadline is a number of seconds above 0, at most {_DEADLINE_MAX_S} (24 h), not {deadline_s}"
+        )
 
 
 class Call(Generic[P, R]):

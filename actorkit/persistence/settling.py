@@ -310,6 +310,9 @@ class Settling:
         entity.snapshot_policy.restart(recovery.from_snapshot)
         if took_s > services.settings.snapshot_after_recovery_s and recovery.event is not None:
             self._save_snapshot(recovery, recovery.event)
+        if recovery.sequence == 0:
+            # Asking for an id does not make it one that others see.
+            return
         for name, view in entity.entity_type.published.items():
             try:
                 value = view.value(entity.actor)

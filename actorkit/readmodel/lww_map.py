@@ -4,6 +4,9 @@ Taking the greatest is commutative, associative and idempotent, so it does not m
 which way values arrive (Shapiro et al., "Conflict-free Replicated Data Types", 2011). Here the stamp of a key is the
 sequence of its one entity, of which the journal admits one event each: equal stamps mean equal values.
 
+Memory is bounded by the number of entities of the type that have events: one stamp each, also where the value was
+deleted, since it is the stamp that keeps an older value from coming back.
+
 Pure. So far it is fed by the entities of this process only; replication between nodes comes with the cluster.
 """
 
@@ -11,11 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from actorkit.errors import Overloaded
 
 __all__ = ["Entry", "LwwMap"]
 
 V = TypeVar("V")
+
+_WAITING_MAX: Final = 10_000
 
 
 class Entry(NamedTuple, Generic[V]):
@@ -28,10 +35,13 @@ class Entry(NamedTuple, Generic[V]):
 class LwwMap(Generic[V]):
     """Values by key, with the newest stamp of each key, deleted ones included."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waiting_max: int = _WAITING_MAX) -> None:
         self._entries: dict[str, Entry[V]] = {}
         self._stamps: dict[str, int] = {}
-        self._waiting: dict[str, list[tuple[int, Callable[[], None]]]] = {}
+        self._waiting: dict[str, dict[Callable[[], None], int]] = {}
+        """By key, who waits and for which version."""
+        self._waiting_count = 0
+        self._waiting_max = waiting_max
         self.entries: Mapping[str, Entry[V]] = MappingProxyType(self._entries)
         """What is there now; always current, not to be kept across changes while iterating."""
 
@@ -53,23 +63,29 @@ class LwwMap(Generic[V]):
         return self._stamps.get(key, 0)
 
     def when(self, key: str, version: int, reached: Callable[[], None]) -> None:
-        """Calls ``reached`` once the key is at this version or beyond; at once if it is already."""
+        """Calls ``reached`` once the key is at this version or beyond; at once if it is already.
+
+        A function waits for one version of a key at a time. Raises ``Overloaded`` where too many wait already.
+        """
         if self.version(key) >= version:
             reached()
-        else:
-            self._waiting.setdefault(key, []).append((version, reached))
+            return
+        if self._waiting_count >= self._waiting_max:
+            raise Overloaded("the line of those who wait for a view", limit=self._waiting_max)
+        waiting = self._waiting.setdefault(key, {})
+        self._waiting_count += reached not in waiting
+        waiting[reached] = version
 
     def forget(self, key: str, reached: Callable[[], None]) -> None:
         """Whoever waited does not any more."""
-        left = [entry for entry in self._waiting.pop(key, []) if entry[1] != reached]
-        if left:
-            self._waiting[key] = left
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.pop(reached, None) is None:
+            return
+        self._waiting_count -= 1
+        if not waiting:
+            del self._waiting[key]
 
     def _tell(self, key: str, version: int) -> None:
-        waiting = self._waiting.pop(key)
-        left = [entry for entry in waiting if entry[0] > version]
-        if left:
-            self._waiting[key] = left
-        for wanted, reached in waiting:
-            if wanted <= version:
-                reached()
+        for reached in [reached for reached, wanted in self._waiting[key].items() if wanted <= version]:
+            self.forget(key, reached)
+            reached()

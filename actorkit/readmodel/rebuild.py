@@ -1,7 +1,8 @@
 """Rebuilds the local read model from the journal (a shell), when a process starts.
 
 What entities publish while this runs wins by its newer stamp, so both may go on at the same time. A stream that cannot
-be read is logged and left out; it never stops the others.
+be read is logged and left out; it never stops the others. So is an entity without events: asking for an id does not
+make it one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from actorkit.errors import EventError, JournalCorrupt
+from actorkit.errors import EventError, JournalCorrupt, JournalError
 from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import Store
 from actorkit.persistence.declaration import EntityType
@@ -34,6 +35,14 @@ async def rebuild(store: Store, entity_type: EntityType, maps: dict[str, LwwMap[
                 past, actor = await read_past(store, entity_type, stream, page_events=page_events)
             except (EventError, JournalCorrupt) as error:
                 _log.error("readmodel.stream_skipped", stream=stream, why=str(error))
+                continue
+            except JournalError:
+                raise
+            except Exception as error:  # noqa: BLE001 - its constructor fails: its author's mistake
+                _log.error("readmodel.stream_skipped", stream=stream, exc_info=error)
+                continue
+            if past.version == 0:
+                # Nothing but the outcome of a command without events is stored.
                 continue
             for name, values in maps.items():
                 try:

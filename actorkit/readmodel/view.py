@@ -35,7 +35,10 @@ class View(Generic[V]):
         return len(self._values.entries)
 
     async def wait_for(self, id: str, *, version: int, deadline_s: float) -> None:
-        """Returns once the view shows this version of the entity, or a later one. Raises ``TimeoutError``."""
+        """Returns once the view shows this version of the entity, or a later one.
+
+        Raises ``TimeoutError``, and ``Overloaded`` where too many wait for the view already.
+        """
         if self._values.version(id) >= version:
             return
         seen = asyncio.Event()

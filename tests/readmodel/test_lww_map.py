@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorkit.errors import Overloaded
 from actorkit.readmodel.lww_map import LwwMap
 
 KEYS = ["a", "b", "c"]
@@ -77,3 +81,23 @@ def test_whoever_has_stopped_waiting_is_not_told() -> None:
     values.forget("unheard of", first)
     values.put("a", 1, 1)
     assert told == ["second"]
+
+
+def test_those_who_wait_are_bounded_and_make_room_when_they_leave_or_are_told() -> None:
+    values: LwwMap[int] = LwwMap(waiting_max=3)
+    told: list[str] = []
+    waiters = {name: partial(told.append, name) for name in "abcdef"}
+    for name in "abc":
+        values.when("key " + name, 1, waiters[name])
+    with pytest.raises(Overloaded) as overloaded:
+        values.when("key d", 1, waiters["d"])
+    assert overloaded.value.limit == 3
+    values.forget("key a", waiters["a"])
+    values.forget("key a", waiters["a"])
+    values.when("key d", 1, waiters["d"])
+    values.put("key b", 1, 1)
+    values.when("key e", 1, waiters["e"])
+    with pytest.raises(Overloaded):
+        values.when("key f", 1, waiters["f"])
+    values.when("key b", 1, waiters["f"])
+    assert told == ["b", "f"], "who need not wait takes up no room"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, ClassVar
 
 import pytest
 
-from actorkit import PersistentActor, command, published
+from actorkit import ActorSystem, PersistentActor, command, published
 from actorkit.errors import DeclarationError, JournalUnavailable
-from tests.persistence.actors import Account, AccountState, Put
+from tests.persistence.actors import Account, AccountState, Broke, Put
 from tests.persistence.kit import Nodes, ScriptedJournal, eventually
 
 
@@ -25,6 +26,25 @@ class Hidden(PersistentActor[AccountState, Put], name="hidden-when-empty"):
     @published
     def described(self) -> str | None:
         return f"{self.entity_id} has {self.state.balance} at {self.version}"
+
+
+class Moody(PersistentActor[AccountState, Put], name="moody"):
+    fails: ClassVar[int] = 0
+    """How many more constructions fail."""
+
+    def __init__(self) -> None:
+        if Moody.fails:
+            Moody.fails -= 1
+            raise ValueError("not today")
+
+    @command
+    def put(self, amount: int) -> int:
+        self.emit(Put(amount))
+        return self.state.balance
+
+    @published
+    def balance(self) -> int | None:
+        return self.state.balance
 
 
 async def test_a_view_is_rebuilt_from_the_journal_at_the_start(nodes: Nodes) -> None:
@@ -100,6 +120,67 @@ async def test_a_rebuild_goes_on_when_the_journal_can_be_read_again(nodes: Nodes
     await asyncio.sleep(1)
     assert system.ready is None
     assert view.get("a") == (1, 1)
+
+
+async def test_asking_for_an_id_does_not_make_it_one_that_the_view_shows(nodes: Nodes) -> None:
+    journal = nodes.journal()
+    system = await nodes.start(journal)
+    view = system.view(Account.total)
+    await system.get(Account, "real").put(1)
+    for number in range(20):
+        assert await system.get(Account, f"ghost{number}").balance() == 0
+    with pytest.raises(Broke):
+        await system.get(Account, "ghost").take.options(idempotency_key="k")(1)
+    assert await journal.inner.streams("account", after="", limit=10) == ["account/ghost", "account/real"]
+    assert dict(view.items()) == {"real": (1, 1)}
+    restarted = await nodes.start(ScriptedJournal(journal.inner))
+    view = restarted.view(Account.total)
+    await eventually(lambda: restarted.ready is None)
+    assert dict(view.items()) == {"real": (1, 1)}
+    assert len(view._values._stamps) == 1
+
+
+async def test_whoever_waits_for_a_view_leaves_nothing_behind(nodes: Nodes) -> None:
+    system = await nodes.start()
+    view = system.view(Account.total)
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            await view.wait_for("a", version=4, deadline_s=0.5)
+    assert view._values._waiting == {}
+    assert view._values._waiting_count == 0
+
+
+async def test_an_actor_whose_constructor_fails_does_not_keep_the_read_model_from_catching_up(nodes: Nodes) -> None:
+    journal = nodes.journal()
+    async with nodes.running(journal) as system:
+        await system.get(Moody, "a").put(1)
+        await system.get(Moody, "b").put(2)
+    system = await nodes.start(ScriptedJournal(journal.inner))
+    Moody.fails = 1
+    view = system.view(Moody.balance)
+    await eventually(lambda: system.ready is None)
+    assert dict(view.items()) == {"b": (2, 1)}
+
+
+async def test_all_views_of_classes_named_at_the_start_are_rebuilt_by_one_reading(nodes: Nodes) -> None:
+    journal = nodes.journal()
+    async with nodes.running(journal) as system:
+        await system.get(Hidden, "a").put(5)
+    reader = ScriptedJournal(journal.inner)
+    reads = 0
+
+    async def streams(*args: Any, **how: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await journal.inner.streams(*args, **how)
+
+    reader.streams = streams  # type: ignore[attr-defined]
+    async with ActorSystem(reader, clock=nodes.clock, entities=[Hidden]) as system:
+        await eventually(lambda: system.ready is None)
+        assert system.view(Hidden.balance).get("a") == (5, 1)
+        assert system.view(Hidden.described).get("a") == ("a has 5 at 1", 1)
+        assert system.ready is None
+    assert reads == 1
 
 
 async def test_a_view_needs_a_published_method(nodes: Nodes) -> None:
