@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
+from actorkit import logs
 from actorkit.actor import Actor, ActorRef, ActorRuntime
 from actorkit.clock import SystemClock
 from actorkit.errors import ConfigurationError, HandlerFailed, OutcomeUnknown, Unavailable
@@ -91,6 +93,7 @@ async def test_nothing_expires_after_the_shutdown() -> None:
 
 
 async def test_what_has_not_stopped_at_the_deadline_is_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(stream=sys.stdout)
     runtime, log = fresh(), list[str]()
     stuck, idle = runtime.spawn(lambda: Node(log, 0), "stuck"), runtime.spawn(lambda: Node(log, 0), "idle")
     gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -112,6 +115,7 @@ async def test_what_has_not_stopped_at_the_deadline_is_cancelled(capsys: pytest.
 async def test_a_handler_that_ignores_its_cancellation_does_not_hold_the_shutdown_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    logs.configure(stream=sys.stdout)
     runtime = fresh()
     gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
