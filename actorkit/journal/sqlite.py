@@ -32,7 +32,7 @@ from actorkit.journal.protocols import (
     StoredSnapshot,
 )
 from actorkit.journal.settings import SqliteSettings
-from actorkit.journal.sqlite_append import Appender, pages_touched
+from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_errors import read_error
 from actorkit.journal.sqlite_schema import POSITION_BITS, POSITION_MASK, touch
 from actorkit.journal.sqlite_writer import SqliteWriter
@@ -193,7 +193,7 @@ class SqliteJournal:
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         writer = self._open_writer()
         appender = self._appender
-        return await writer.run(lambda db: appender.append(db, batch), pages=lambda: pages_touched(batch))
+        return await writer.run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, limit))))

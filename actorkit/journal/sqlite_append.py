@@ -1,8 +1,10 @@
 """Appending a batch to SQLite: what is accepted, under which numbers, in which few statements.
 
 Everything is decided inside the transaction that stores it: the shards' epochs and heads are read there, so a newer
-epoch fences, and positions are given in commit order. The streams' numbers are remembered between transactions, as long
-as nobody else has appended to their shard: its epoch and head must be what this writer left there.
+epoch fences, and positions are given in commit order. What the file says of shards is remembered between transactions,
+as long as nobody has written to the file but this appender: SQLite tells inside the transaction whether another
+connection has, and ``total_changes`` whether this one did on behalf of others. The streams' numbers are remembered as
+long as nobody else has appended to their shard: its epoch and head must be what this writer left there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from actorkit.journal.protocols import Append, Appended, AppendResult, Conflict,
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_schema import POSITION_BITS, insert_many
 
-__all__ = ["Appender", "pages_touched"]
+__all__ = ["Appender"]
 
 _log = structlog.get_logger("actorkit.journal")
 
@@ -32,15 +34,6 @@ _STORE_HEADS = """UPDATE shard SET head = changed.value FROM json_each(?) AS cha
 _NAMES_AT_ONCE = 64
 _LOAD_STREAMS = f"""SELECT name, id, coalesce((SELECT max(sequence) FROM record WHERE record.stream = stream.id), 0)
     FROM stream WHERE name IN ({", ".join("?" * _NAMES_AT_ONCE)})"""  # noqa: S608 - our own constants
-
-
-def pages_touched(batch: Sequence[Append]) -> int:
-    """About how many pages a batch writes, rather too many: leaves of the indexes by stream, shard and key, content."""
-    streams = len({append.stream for append in batch})
-    shards = len({append.shard for append in batch})
-    keyed = sum(append.key is not None for append in batch)
-    content_bytes = sum(map(append_bytes, batch)) + 100 * len(batch)
-    return 8 + streams + shards + 2 * keyed + content_bytes // 3500
 
 
 class _Stream:
@@ -75,14 +68,21 @@ class Appender:
         self._shards: dict[int, _Shard] = {}
         self._streams: dict[str, _Stream] = {}
         self._states = 0
+        self._seen = (-1, -1)
+        self._fresh: set[int] = set()
+        """The shards that were read since somebody else last wrote to the file."""
+        self.pages = 0
+        """About how many pages the last batch has written, rather too many."""
 
     def forget(self) -> None:
         """Drops all that is remembered: a transaction has not committed."""
         self._shards.clear()
         self._streams.clear()
+        self._fresh.clear()
 
     def append(self, db: sqlite3.Connection, batch: Sequence[Append]) -> list[AppendResult]:
         """Stores what is acceptable of the batch; one result for each append, valid once committed."""
+        self.pages = 8
         for attempt in (self._append, self._append_checked):
             try:
                 return attempt(db, batch)
@@ -153,12 +153,22 @@ class Appender:
             insert_many(db, "stream(id, name)", 2, names, or_roll_back=or_roll_back)
             insert_many(db, _RECORD, _RECORD_COLUMNS, rows, or_roll_back=or_roll_back)
             db.execute(_STORE_HEADS, (json.dumps(changed),))
+            self._seen = (self._seen[0], db.total_changes)
+        # Leaves of the indexes by shard, by stream and by key; the records themselves.
+        records = len(rows) // _RECORD_COLUMNS
+        keyed = sum(append.key is not None for append in batch)
+        streams = len(set(rows[1::_RECORD_COLUMNS]))
+        self.pages += len(changed) + streams + 2 * keyed + (sum(map(append_bytes, batch)) + 100 * records) // 3500
         self._bound()
         return results
 
     def _load_shards(self, db: sqlite3.Connection, shards: set[int]) -> None:
-        """Reads the shards as they are in this transaction, in one step."""
-        if not shards:
+        """Reads the shards as they are in this transaction, in one step, unless they must be as they are remembered."""
+        seen = (db.execute("PRAGMA data_version").fetchone()[0], db.total_changes)
+        if seen != self._seen:
+            self._fresh.clear()
+            self._seen = seen
+        if shards <= self._fresh:
             return
         (found,) = db.execute(_LOAD_SHARDS, (min(shards), max(shards))).fetchone()
         for number, epoch, head in json.loads(found):
@@ -166,6 +176,7 @@ class Appender:
             if shard is None or shard.epoch != epoch or shard.head != head:
                 self._states += 1
                 self._shards[number] = _Shard(epoch, head, self._states)
+            self._fresh.add(number)
 
     def _load_streams(self, db: sqlite3.Connection, batch: Sequence[Append]) -> None:
         """Looks up the streams that are not remembered, or whose shard somebody else has changed since."""

@@ -3,13 +3,15 @@
 ``record`` is filled in the order of commits, so that its rows are always appended; two unique indexes give the shards'
 logs and the streams. Measured (``bench/journal_shapes.py``) against a table clustered by shard and position and one
 clustered by stream and sequence: over 1,000 streams it took 1.3 and 2 times as many rows a second, over one stream
-0.95 and 0.97 times. Keys cost two more index entries, but only for records that have one.
+0.95 and 0.97 times. Keys cost two more index entries, but only for records that have one. Every commit writes the pages
+of ``shard`` that it changes, so its rows are few bytes, and what changes seldom is in ``lease``.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 
 from actorkit.errors import ConfigurationError, JournalUnavailable, NamespaceMismatch
 
@@ -23,12 +25,14 @@ POSITION_BITS = 40
 """``record.log`` is ``shard << 40 | position``."""
 POSITION_MASK = (1 << POSITION_BITS) - 1
 SHARDS_MAX = 1 << 16
+_STATEMENTS_CACHED = 256
 
 _TABLES = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE shard(
-        shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, head INTEGER NOT NULL,
-        owner TEXT NOT NULL, expires REAL NOT NULL, granted REAL NOT NULL)""",
+        shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, head INTEGER NOT NULL)""",
+    """CREATE TABLE lease(
+        shard INTEGER PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL, granted REAL NOT NULL)""",
     "CREATE TABLE stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
     """CREATE TABLE record(
         row INTEGER PRIMARY KEY, log INTEGER NOT NULL, stream INTEGER NOT NULL, sequence INTEGER,
@@ -54,7 +58,7 @@ def connect(file: str, *, busy_timeout_s: float, cache_max_kib: int) -> sqlite3.
     file followed by a successful one loses what the log file no longer holds. Raises ``ConfigurationError`` where the
     file is something else than a journal, which is then left as it was.
     """
-    db = sqlite3.connect(file, isolation_level=None, timeout=busy_timeout_s)
+    db = sqlite3.connect(file, isolation_level=None, timeout=busy_timeout_s, cached_statements=_STATEMENTS_CACHED)
     try:
         _identify(db, file)
         for pragma in (
@@ -120,7 +124,8 @@ def _create(db: sqlite3.Connection, shards: int) -> None:
             db.execute(statement)
         meta = {"schema": SCHEMA_VERSION, "shards": shards, "generation": 1, "touched": 0}
         db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        db.executemany("INSERT INTO shard VALUES (?, 0, 0, '', 0, 0)", [(shard,) for shard in range(shards)])
+        db.executemany("INSERT INTO shard VALUES (?, 0, 0)", [(shard,) for shard in range(shards)])
+        db.executemany("INSERT INTO lease VALUES (?, '', 0, 0)", [(shard,) for shard in range(shards)])
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         db.execute("COMMIT")
     except BaseException:
@@ -134,7 +139,8 @@ def touch(db: sqlite3.Connection) -> None:
     db.execute("UPDATE meta SET value = value + 1 WHERE name = 'touched'")
 
 
-_ROWS_AT_ONCE = (256, 32, 4, 1)
+_ROWS_AT_ONCE = (256, 64)
+"""Beyond these, a statement for each number of rows: all are kept prepared (``_STATEMENTS_CACHED``)."""
 
 
 def insert_many(
@@ -148,14 +154,17 @@ def insert_many(
     A violated constraint ends the whole transaction, unless told otherwise. So SQLite need not keep a copy of each page
     that a statement of many rows changes, which it would need to undo that statement alone.
     """
-    insert = "INSERT OR ROLLBACK" if or_roll_back else "INSERT"
-    row = f"({', '.join('?' * columns)})"
     start = 0
-    for rows in _ROWS_AT_ONCE:
-        width = rows * columns
-        if len(values) - start < width:
-            continue
-        statement = f"{insert} INTO {into} VALUES {', '.join([row] * rows)}"
-        while len(values) - start >= width:
-            db.execute(statement, values[start : start + width])
-            start += width
+    left = len(values) // columns
+    while left:
+        rows = next((rows for rows in _ROWS_AT_ONCE if rows <= left), left)
+        end = start + rows * columns
+        db.execute(_insert(into, columns, rows, or_roll_back), values[start:end])
+        start = end
+        left -= rows
+
+
+@cache
+def _insert(into: str, columns: int, rows: int, or_roll_back: bool) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"{'INSERT OR ROLLBACK' if or_roll_back else 'INSERT'} INTO {into} VALUES {', '.join([row] * rows)}"  # noqa: S608 - our own constants

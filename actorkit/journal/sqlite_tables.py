@@ -14,8 +14,10 @@ from actorkit.journal.protocols import Acquired, Held, ShardStatus, StoredSnapsh
 __all__ = ["STATUS", "acquire", "delete_snapshots", "release", "renew", "save_cursor", "save_snapshots", "status_of"]
 
 _TOLERANCE_S = 0.001
-STATUS = """SELECT shard, owner, epoch, head, expires, granted FROM shard
+STATUS = """SELECT shard, owner, epoch, head, expires, granted FROM shard JOIN lease USING (shard)
     WHERE ?1 IS NULL OR shard IN (SELECT value FROM json_each(?1)) ORDER BY shard"""
+_LEASE = "SELECT owner, epoch, head, expires, granted FROM shard JOIN lease USING (shard) WHERE shard = ?"
+_OWNED = "shard = ? AND owner = ? AND (SELECT epoch FROM shard WHERE shard.shard = lease.shard) = ?"
 
 
 def _remaining_s(expires_s: float, granted_s: float, now_s: float) -> float:
@@ -29,7 +31,7 @@ def acquire(
     """Takes what is free, run out, or the owner's; raises ``KeyError`` for a shard that does not exist."""
     answers: list[Acquired | Held] = []
     for shard in shards:
-        row = db.execute("SELECT owner, epoch, head, expires, granted FROM shard WHERE shard = ?", (shard,)).fetchone()
+        row = db.execute(_LEASE, (shard,)).fetchone()
         if row is None:
             raise KeyError(shard)
         holder, epoch, head, expires_s, granted_s = row
@@ -37,9 +39,10 @@ def acquire(
         if holder not in ("", owner) and remaining_s > 0:
             answers.append(Held(shard, epoch, holder, remaining_s))
             continue
+        db.execute("UPDATE shard SET epoch = ? WHERE shard = ?", (epoch + 1, shard))
         db.execute(
-            "UPDATE shard SET epoch = ?, owner = ?, expires = ?, granted = ? WHERE shard = ?",
-            (epoch + 1, owner, now_s + duration_s, duration_s, shard),
+            "UPDATE lease SET owner = ?, expires = ?, granted = ? WHERE shard = ?",
+            (owner, now_s + duration_s, duration_s, shard),
         )
         answers.append(Acquired(shard, epoch + 1, head))
     return answers
@@ -52,16 +55,16 @@ def renew(
         shard
         for shard, epoch in epochs.items()
         if db.execute(
-            "UPDATE shard SET expires = ?, granted = ? WHERE shard = ? AND epoch = ? AND owner = ?",
-            (now_s + duration_s, duration_s, shard, epoch, owner),
+            f"UPDATE lease SET expires = ?, granted = ? WHERE {_OWNED}",  # noqa: S608 - our own constant
+            (now_s + duration_s, duration_s, shard, owner, epoch),
         ).rowcount
     }
 
 
 def release(db: sqlite3.Connection, epochs: Mapping[int, int], *, owner: str) -> None:
     db.executemany(
-        "UPDATE shard SET expires = 0, granted = 0, owner = '' WHERE shard = ? AND epoch = ? AND owner = ?",
-        [(shard, epoch, owner) for shard, epoch in epochs.items()],
+        f"UPDATE lease SET expires = 0, granted = 0, owner = '' WHERE {_OWNED}",  # noqa: S608 - our own constant
+        [(shard, owner, epoch) for shard, epoch in epochs.items()],
     )
 
 

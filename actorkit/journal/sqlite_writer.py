@@ -75,7 +75,7 @@ class SqliteWriter:
         self._file = str(file)
         self._settings = settings
         self._lock = FileLock(file.with_name(f"{file.name}-lock"))
-        self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(settings.jobs_max)
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=f"actorkit-journal {file.name}", daemon=True)
         self._db: sqlite3.Connection | None = None
         self._checkpointer = Checkpointer(self._file, settings)
@@ -113,20 +113,16 @@ class SqliteWriter:
             except ActorkitError as error:
                 _log.warning("journal.close_failed", file=self._file, error=str(error))
         if self._thread.is_alive():
-            try:
-                self._jobs.put_nowait(None)
-            except queue.Full:
-                _log.warning("journal.thread_left", file=self._file)
+            self._jobs.put(None)
 
     async def _submit(self, work: Callable[[], T]) -> T:
         if self.failed is not None:
             raise self.failed.with_traceback(None)
         loop = asyncio.get_running_loop()
+        if self._jobs.qsize() >= self._settings.jobs_max:
+            raise JournalUnavailable(f"{self._file}: {self._settings.jobs_max} writes are waiting already")
         job = _Job(work, loop)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise JournalUnavailable(f"{self._file}: {self._settings.jobs_max} writes are waiting already") from None
+        self._jobs.put(job)
         timer = loop.call_later(self._settings.busy_timeout_s, self._give_up, job)
         try:
             return await job.future

@@ -24,7 +24,7 @@ from actorkit.errors import (
     NamespaceMismatch,
 )
 from actorkit.journal import sqlite_lock, sqlite_writer
-from actorkit.journal.protocols import Acquired, Appended, Fenced, Held, Refused, StoredSnapshot
+from actorkit.journal.protocols import Acquired, Appended, Conflict, Fenced, Held, Refused, StoredSnapshot
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite import SqliteJournal
 from actorkit.testing.journal_spec import SteppedClock, outcome_of, some_append
@@ -120,6 +120,28 @@ async def test_two_journals_at_one_file_see_each_others_commits(journal: SqliteJ
             assert await sequences(other) == await sequences(journal)
     (held,) = await other.acquire([0], owner="you", duration_s=1)
     assert isinstance(held, Held)
+    await other.close()
+
+
+async def test_a_shard_taken_while_only_others_were_written_is_fenced(file: Path) -> None:
+    """P1: what is remembered of a shard ends with any write of somebody else, however little of it was read since."""
+    mine, other = await opened(file), await opened(file)
+    await mine.acquire(range(SHARDS), owner="me", duration_s=60)
+    batch = [some_append(0, stream=f"pool/{shard}", shard=shard) for shard in range(SHARDS)]
+    assert await mine.append(batch) == [Appended(1)] * SHARDS
+    await other.acquire([1], owner="me", duration_s=60)
+    for n in (1, 2):
+        assert await mine.append([some_append(n, stream="pool/3", shard=3)]) == [Appended(n + 1)]
+    assert await mine.append([some_append(1, stream="pool/1", shard=1)]) == [Fenced(2)]
+    await mine.acquire([2], owner="me", duration_s=60)
+    assert await mine.append([some_append(3, stream="pool/3", shard=3)]) == [Appended(4)]
+    assert await mine.append([some_append(1, stream="pool/2", shard=2)]) == [Fenced(2)]
+    assert await other.append([some_append(1, stream="pool/0")]) == [Appended(2)]
+    assert await mine.append([some_append(1, stream="pool/0"), some_append(2, stream="pool/0")]) == [
+        Conflict(2),
+        Appended(3),
+    ]
+    await mine.close()
     await other.close()
 
 
