@@ -74,6 +74,7 @@ SHELLS: dict[str, str] = {
     "journal/writer": "group commit: the next batch gathers while one commits",
     "node": "wires everything together, runs the loop, ends the process after a failed sync",
     "persistence/admission": "calls wait for room on the loop's futures",
+    "persistence/async_handler": "runs async handlers in tasks",
     "persistence/entity": "runs handlers and delivers answers on the loop",
     "persistence/settling": "awaits the appends on their way",
     "persistence/snapshot_writer": "stores snapshots in a task of its own",

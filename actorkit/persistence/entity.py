@@ -11,7 +11,6 @@ All of it runs on one loop. While a coroutine of the entity runs, the actor's ce
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -36,6 +35,7 @@ from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import Append, Appended, AppendResult, NewEvent
 from actorkit.persistence.actor import EntityContext
 from actorkit.persistence.admission import Admission
+from actorkit.persistence.async_handler import begin
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Kind, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
@@ -58,24 +58,6 @@ class _TimerFired:
     def __init__(self, handler: Handler, args: tuple[Any, ...]) -> None:
         self.handler = handler
         self.args = args
-
-
-async def _join(task: asyncio.Task[None]) -> None:
-    await task
-
-
-class _TimeLimit:
-    """The time limit of one running handler."""
-
-    __slots__ = ("exceeded", "task")
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
-        self.exceeded = False
-
-    def expire(self) -> None:
-        self.exceeded = True
-        self.task.cancel()
 
 
 class Entity(Actor[Any]):
@@ -194,7 +176,7 @@ class Entity(Actor[Any]):
         wall_us = self._wall_us()
         turn = self._turn = EntityTurn(self._path, self.stream, call, max(self.time_us, wall_us))
         if handler.is_async:
-            return self._begin_async(call, turn)
+            return begin(self, call, turn)
         # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
         current_turn.set(turn)
         logs.current.set(turn)
@@ -209,51 +191,10 @@ class Entity(Actor[Any]):
             error = RuntimeError("the handler raised CancelledError, which it got from something that was cancelled")
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
             error = raised
-        self._conclude(call, turn, reply, rejected, error)
+        self.conclude(call, turn, reply, rejected, error)
         return None
 
-    def _begin_async(self, call: EntityCall, turn: EntityTurn) -> Coroutine[Any, Any, None] | None:
-        """Runs an ``async`` handler; one that never has to wait costs no turn of the loop where Python can do that."""
-        running = self._run_async(call, turn)
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(running, loop=self.services.loop, eager_start=True)
-            if not task.done():
-                return _join(task)
-            task.result()
-            return None
-        return running
-
-    async def _run_async(self, call: EntityCall, turn: EntityTurn) -> None:
-        current_turn.set(turn)
-        logs.current.set(turn)
-        task = asyncio.current_task()
-        assert task is not None
-        limit = _TimeLimit(task)
-        timeout_s = self.services.settings.handler_timeout_s
-        self.services.deadlines.add(self.services.loop.time() + timeout_s, limit)
-        rejected: Rejected | None = None
-        reply: Any = None
-        error: Exception | None = None
-        try:
-            reply = await call.handler.invoke(self.actor, *call.args)
-        except Rejected as refusal:
-            rejected = refusal
-        except asyncio.CancelledError:
-            if limit.exceeded:
-                task.uncancel()
-                error = TimeoutError(f"the handler did not end within {timeout_s:g} s and was cancelled")
-            elif task.cancelling():
-                self._cancelled(call, turn)
-                raise
-            else:
-                error = RuntimeError("the handler was cancelled by what it awaited")
-        except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
-            error = raised
-        finally:
-            self.services.deadlines.discard(limit)
-        self._conclude(call, turn, reply, rejected, error)
-
-    def _cancelled(self, call: EntityCall, turn: EntityTurn) -> None:
+    def cancelled(self, call: EntityCall, turn: EntityTurn) -> None:
         """The node stops without waiting any longer: what the handler emitted is not kept."""
         turn.over = True
         self._turn = None
@@ -284,7 +225,7 @@ class Entity(Actor[Any]):
 
     # ------------------------------------------------------------------------------------------------------ conclude
 
-    def _conclude(
+    def conclude(
         self, call: EntityCall, turn: EntityTurn, reply: Any, rejected: Rejected | None, error: Exception | None
     ) -> None:
         """The handler has ended: its answer goes to the gate, its events to the writer."""
