@@ -68,6 +68,8 @@ class GroupCommit:
         self._stopped: JournalError | None = None
         self._failed: JournalFailed | None = None
         self._idle: asyncio.Event | None = None
+        self._untold: tuple[list[Settled], list[AppendResult] | JournalError] | None = None
+        """A batch that has landed, whose owners are told in the next turn of the loop."""
 
     @property
     def failed(self) -> JournalFailed | None:
@@ -189,7 +191,12 @@ class GroupCommit:
             self.bytes += batch.size_bytes
         # The next commit runs beside the callbacks of this one; its answer comes in a later turn of the loop.
         self._start()
-        self._settle(batch.settled, outcome)
+        if self._in_flight is None:
+            self._settle(batch.settled, outcome)
+        else:
+            # The next batch's task has been made just now. It goes to the store first, and these are told afterwards.
+            self._untold = (batch.settled, outcome)
+            asyncio.get_running_loop().call_soon(self._tell)
 
     @staticmethod
     def _outcome(batch: _Batch, task: asyncio.Task[list[AppendResult]]) -> list[AppendResult] | JournalError:
@@ -220,8 +227,13 @@ class GroupCommit:
         )
         self._start()
 
-    @staticmethod
-    def _settle(callbacks: Sequence[Settled], outcome: Sequence[AppendResult] | JournalError) -> None:
+    def _tell(self) -> None:
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            self._settle(*untold)
+
+    def _settle(self, callbacks: Sequence[Settled], outcome: Sequence[AppendResult] | JournalError) -> None:
+        self._tell()
         results = repeat(outcome) if isinstance(outcome, JournalError) else outcome
         for settled, result in zip(callbacks, results, strict=False):
             try:

@@ -56,6 +56,37 @@ async def journal() -> HeldJournal:
 Outcome = AppendResult | JournalError
 
 
+async def test_the_next_batch_is_with_the_store_before_the_owners_of_the_last_one_are_told(
+    journal: HeldJournal,
+) -> None:
+    writer = GroupCommit(journal)
+    batches_when_told: list[int] = []
+    writer.submit(one(0), lambda result: batches_when_told.append(len(journal.batches)))
+    await turns()
+    writer.submit(one(1), lambda result: batches_when_told.append(len(journal.batches)))
+    journal.gates[0].set_result(None)
+    await turns()
+    journal.gates[1].set_result(None)
+    await turns()
+    assert batches_when_told == [2, 2]
+    await writer.close()
+
+
+async def test_owners_are_told_in_order_also_when_the_writer_gives_up_at_that_moment(journal: HeldJournal) -> None:
+    writer = GroupCommit(journal)
+    told: list[tuple[str, type]] = []
+    for n in range(2):
+        writer.submit(one(n), lambda result, n=n: told.append((f"append {n}", type(result))))
+        await turns()
+    journal.gates[0].set_result(None)
+    while writer._untold is None:
+        await turns(1)
+    writer._give_up()
+    assert told == [("append 0", Appended), ("append 1", AppendUncertain)]
+    await turns()
+    assert len(told) == 2
+
+
 async def test_what_is_submitted_in_one_turn_is_one_batch_and_the_next_gathers(journal: HeldJournal) -> None:
     writer = GroupCommit(journal)
     got: list[Outcome] = []
