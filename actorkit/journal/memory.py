@@ -24,6 +24,7 @@ from actorkit.journal.protocols import (
     Recorded,
     Refused,
     ShardStatus,
+    StoredEvent,
     StoredSnapshot,
 )
 
@@ -158,6 +159,10 @@ class MemoryJournal:
         self._check_open()
         found = self._streams.get(stream)
         return found.events[after : after + limit] if found is not None else []
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
+        page = await self.read_stream(stream, after=after, limit=limit)
+        return [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         self._check_open()

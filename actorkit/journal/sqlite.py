@@ -29,6 +29,7 @@ from actorkit.journal.protocols import (
     Held,
     Recorded,
     ShardStatus,
+    StoredEvent,
     StoredSnapshot,
 )
 from actorkit.journal.settings import SqliteSettings
@@ -51,6 +52,8 @@ _RECORD = f"""SELECT record.log >> {POSITION_BITS}, record.log & {POSITION_MASK}
 _READ_STREAM = f"""SELECT log >> {POSITION_BITS}, log & {POSITION_MASK}, ?1, sequence, type, version, payload, time_us,
     epoch, metadata, key, outcome FROM record
     WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND sequence > ?2 ORDER BY sequence LIMIT ?3"""  # noqa: S608
+_READ_EVENTS = """SELECT sequence, type, version, payload, time_us FROM record
+    WHERE stream = (SELECT id FROM stream WHERE name = ?) AND sequence > ? ORDER BY sequence LIMIT ?"""
 _READ_LOG = f"{_RECORD} WHERE record.log > ? AND record.log <= ? ORDER BY record.log LIMIT ?"
 _KEYED = "record.stream = (SELECT id FROM stream WHERE name = ?) AND record.key IS NOT NULL AND record.time_us >= ?"
 _FIND_KEY = f"{_RECORD} WHERE {_KEYED} AND record.key = ? ORDER BY record.row DESC LIMIT 1"
@@ -197,6 +200,9 @@ class SqliteJournal:
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, limit))))
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
+        return await self._read(_READ_EVENTS, (stream, after, limit))
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         start = shard << POSITION_BITS

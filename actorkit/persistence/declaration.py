@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin
 
 from actorkit.errors import DeclarationError, JournalCorrupt, UndecodableEvent
-from actorkit.journal.protocols import Recorded
+from actorkit.journal.protocols import StoredEvent
 from actorkit.persistence.calls import Handler
 from actorkit.persistence.commands import HandlerDeclaration, Published
 from actorkit.persistence.encodable import unencodable
@@ -80,48 +80,33 @@ class EntityType:
     def apply(self, state: Any, event: Any) -> None:
         self._apply[type(event)](state, event)
 
-    def fold(self, state: Any, page: Sequence[Recorded], after: int) -> None:
+    def fold(self, state: Any, stream: str, page: Sequence[StoredEvent], after: int) -> None:
         """Applies events as they were read, the first of which follows the event with sequence ``after``.
 
         Raises ``EventError`` for one that cannot be used, ``JournalCorrupt`` for a gap.
         """
         known = self._known
-        sequence = after
-        for recorded in page:
-            sequence += 1
-            if recorded.sequence != sequence:
+        for sequence, name, version, payload, _ in page:
+            after += 1
+            if sequence != after:
                 raise JournalCorrupt(
-                    f"{recorded.stream} has event {recorded.sequence} after event {sequence - 1}: events are missing "
-                    "or doubled"
+                    f"{stream} has event {sequence} after event {after - 1}: events are missing or doubled"
                 )
-            rule = known.get((recorded.type, recorded.version))
+            rule = known.get((name, version))
             if rule is None:
-                self.replay(state, recorded)
-                continue
-            decode, apply = rule
-            try:
-                event = decode(recorded.payload)
-            except Exception:  # noqa: BLE001 - the slow way finds out what is wrong with it
-                self.replay(state, recorded)
-                continue
+                event = self.codec.decode(name, version, payload, stream=stream, sequence=sequence)
+                apply = self._apply[type(event)]
+            else:
+                decode, apply = rule
+                try:
+                    event = decode(payload)
+                except Exception:  # noqa: BLE001 - the codec says what is wrong with it
+                    event = self.codec.decode(name, version, payload, stream=stream, sequence=sequence)
             try:
                 apply(state, event)
             except Exception as error:
-                raise self._not_applied(recorded, error) from error
-
-    def _not_applied(self, recorded: Recorded, error: Exception) -> UndecodableEvent:
-        why = f"applying it to {self.state.__qualname__} failed: {error!r}"
-        return UndecodableEvent(recorded.stream, recorded.sequence, recorded.type, recorded.version, why)
-
-    def replay(self, state: Any, recorded: Recorded) -> None:
-        """Applies an event as it was read. Raises ``EventError`` where it cannot be used."""
-        event = self.codec.decode(
-            recorded.type, recorded.version, recorded.payload, stream=recorded.stream, sequence=recorded.sequence
-        )
-        try:
-            self._apply[type(event)](state, event)
-        except Exception as error:
-            raise self._not_applied(recorded, error) from error
+                why = f"applying it to {self.state.__qualname__} failed: {error!r}"
+                raise UndecodableEvent(stream, sequence, name, version, why) from error
 
 
 def state_and_events(cls: type[Any], base: type[Any]) -> tuple[type[State], tuple[type[Event], ...]] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from actorkit.journal.protocols import Recorded, Store
+from actorkit.journal.protocols import Store, StoredEvent
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.snapshots import event_digest, open_snapshot, restore_state
 
@@ -24,8 +24,6 @@ class Recovery(msgspec.Struct):
     state: Any
     sequence: int = 0
     time_us: int = 0
-    event: Recorded | None = None
-    """The last event that was read: the one with ``sequence``, unless there are none."""
     events_read: int = 0
     from_snapshot: int = 0
     """The sequence of the snapshot that was used; 0: none."""
@@ -46,54 +44,45 @@ async def recover(
 
     Raises ``EventError`` for an event that cannot be used, ``JournalCorrupt`` for a gap, and what reading raises.
     """
-    recovery, page, last_page = await _start(store, entity_type, stream, page_events, max_sequence, max_time_us)
+    recovery = await _start(store, entity_type, stream, max_sequence, max_time_us)
+    page = await store.read_events(stream, after=recovery.sequence, limit=page_events)
     while True:
         wanted = _up_to(page, max_sequence, max_time_us)
-        entity_type.fold(recovery.state, wanted, recovery.sequence)
+        entity_type.fold(recovery.state, stream, wanted, recovery.sequence)
         if wanted:
-            recovery.event = wanted[-1]
-            recovery.sequence, recovery.time_us = recovery.event.sequence, recovery.event.time_us
+            recovery.sequence, recovery.time_us = wanted[-1][0], wanted[-1][4]
             recovery.events_read += len(wanted)
-        if last_page or len(wanted) < len(page):
+        if len(page) < page_events or len(wanted) < len(page):
             return recovery
-        page = await store.read_stream(stream, after=recovery.sequence, limit=page_events)
-        last_page = len(page) < page_events
+        page = await store.read_events(stream, after=recovery.sequence, limit=page_events)
 
 
-def _up_to(page: list[Recorded], max_sequence: int | None, max_time_us: int | None) -> list[Recorded]:
+def _up_to(page: list[StoredEvent], max_sequence: int | None, max_time_us: int | None) -> list[StoredEvent]:
     """The events of the page that are not later than the given sequence and time; neither ever decreases."""
     if max_sequence is not None:
-        page = page[: bisect_right(page, max_sequence, key=lambda recorded: recorded.sequence)]
+        page = page[: bisect_right(page, max_sequence, key=lambda event: event[0])]
     if max_time_us is not None:
-        page = page[: bisect_right(page, max_time_us, key=lambda recorded: recorded.time_us)]
+        page = page[: bisect_right(page, max_time_us, key=lambda event: event[4])]
     return page
 
 
 async def _start(
-    store: Store,
-    entity_type: EntityType,
-    stream: str,
-    page_events: int,
-    max_sequence: int | None,
-    max_time_us: int | None,
-) -> tuple[Recovery, list[Recorded], bool]:
-    """The newest usable snapshot (or the empty state), the first page of events after it, whether that is the last."""
+    store: Store, entity_type: EntityType, stream: str, max_sequence: int | None, max_time_us: int | None
+) -> Recovery:
+    """The newest usable snapshot, or the empty state."""
     ignored: list[tuple[int, str]] = []
     for stored in await store.load_snapshots(stream, max_sequence=max_sequence, max_time_us=max_time_us):
         body = open_snapshot(entity_type, stored)
         if isinstance(body, str):
             ignored.append((stored.sequence, body))
             continue
-        # The snapshot's own event is read too, to see that it is the journal's.
-        page = await store.read_stream(stream, after=stored.sequence - 1, limit=page_events)
-        if not page or page[0].sequence != stored.sequence or event_digest(page[0]) != body.event:
+        event = await store.read_stream(stream, after=stored.sequence - 1, limit=1)
+        if not event or event[0].sequence != stored.sequence or event_digest(event[0]) != body.event:
             ignored.append((stored.sequence, "of another history: its event is not the journal's"))
             continue
         state = restore_state(entity_type, body)
         if state is None:
             ignored.append((stored.sequence, "undecodable"))
             continue
-        recovery = Recovery(state, stored.sequence, stored.time_us, page[0], 1, stored.sequence, ignored)
-        return recovery, page[1:], len(page) < page_events
-    page = await store.read_stream(stream, after=0, limit=page_events)
-    return Recovery(entity_type.new_state(), ignored=ignored), page, len(page) < page_events
+        return Recovery(state, stored.sequence, stored.time_us, 1, stored.sequence, ignored)
+    return Recovery(entity_type.new_state(), ignored=ignored)

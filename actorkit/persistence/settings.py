@@ -26,7 +26,7 @@ class PersistenceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Entities that rebuild their state at the same time; the others wait. More: faster after a start, with more memory
     and less left for the entities that are up."""
 
-    recovery_page_events: int = 2_000
+    recovery_page_events: int = 5_000
     """Events that recovery reads at once; between pages other work gets its turn."""
 
     retry_window_s: float = 60.0

@@ -28,7 +28,7 @@ from actorkit.errors import (
     Rejected,
     Unavailable,
 )
-from actorkit.journal.protocols import Recorded, Refused
+from actorkit.journal.protocols import Refused
 from actorkit.persistence.calls import EntityCall
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_metadata
@@ -276,7 +276,9 @@ class Settling:
         for sequence, why in recovery.ignored:
             services.counters.snapshots_ignored += 1
             entity.context.log.warning("entity.snapshot_ignored", entity=entity.stream, sequence=sequence, why=why)
-        self._take(recovery, services.loop.time() - started_s)
+        self._take(recovery)
+        if services.loop.time() - started_s > services.settings.snapshot_after_recovery_s:
+            await self._save_snapshot(recovery)
 
     async def _read(self) -> Recovery:
         entity, services = self._entity, self._entity.services
@@ -301,15 +303,13 @@ class Settling:
             services.store, entity.entity_type, entity.stream, page_events=services.settings.recovery_page_events
         )
 
-    def _take(self, recovery: Recovery, took_s: float) -> None:
+    def _take(self, recovery: Recovery) -> None:
         entity, services = self._entity, self._entity.services
         entity.state = recovery.state
         entity.sequence = entity.gate.committed = recovery.sequence
         entity.time_us = recovery.time_us
         entity.admission.forget_all()
         entity.snapshot_policy.restart(recovery.from_snapshot)
-        if took_s > services.settings.snapshot_after_recovery_s and recovery.event is not None:
-            self._save_snapshot(recovery, recovery.event)
         if recovery.sequence == 0:
             # Asking for an id does not make it one that others see.
             return
@@ -322,18 +322,22 @@ class Settling:
                 continue
             services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, value)
 
-    def _save_snapshot(self, recovery: Recovery, event: Recorded) -> None:
-        entity = self._entity
+    async def _save_snapshot(self, recovery: Recovery) -> None:
+        """The recovery took long: the next one is to be quicker. Nothing depends on this."""
+        entity, store = self._entity, self._entity.services.store
         try:
+            last = await store.read_stream(entity.stream, after=recovery.sequence - 1, limit=1)
+            if not last:
+                return
             snapshot = encode_snapshot(
                 entity.entity_type,
                 entity.stream,
                 recovery.sequence,
                 recovery.time_us,
-                event_digest(event),
-                recovery.state,
+                event_digest(last[0]),
+                entity.state,
             )
-        except (TypeError, ValueError, OverflowError) as error:
+        except (JournalError, TypeError, ValueError, OverflowError) as error:
             entity.context.log.error("entity.no_snapshot", entity=entity.stream, exc_info=error)
             return
         entity.snapshot_policy.taken(recovery.sequence, len(snapshot.payload))

@@ -30,6 +30,7 @@ from actorkit.journal.protocols import (
     Refused,
     ShardStatus,
     Store,
+    StoredEvent,
     StoredSnapshot,
 )
 
@@ -179,6 +180,10 @@ class FaultyJournal:
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         self._check("read_stream")
         return await self.inner.read_stream(stream, after=after, limit=limit)
+
+    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
+        self._check("read_events")
+        return await self.inner.read_events(stream, after=after, limit=limit)
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         self._check("read_log")

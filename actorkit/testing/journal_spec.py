@@ -306,6 +306,10 @@ class JournalSpec:
         pages = [await store.read_log(0, after=after, limit=4) for after in (0, 4, 8, 9)]
         assert [[r.position for r in page] for page in pages] == [[1, 2, 3, 4], [5, 6, 7, 8], [9], []]
         assert await store.read_stream("pool/none", after=0, limit=3) == []
+        assert await store.read_events("pool/none", after=0, limit=3) == []
+        whole = await store.read_stream("pool/a", after=3, limit=3)
+        brief = await store.read_events("pool/a", after=3, limit=3)
+        assert brief == [(e.sequence, e.type, e.version, e.payload, e.time_us) for e in whole]
         assert await store.read_log(1, after=0, limit=3) == []
 
     async def test_streams_are_listed_by_type_and_in_pages(self, store: Store) -> None:

@@ -187,6 +187,10 @@ class ScriptedJournal:
         await self._reading()
         return await self.inner.read_stream(stream, **how)
 
+    async def read_events(self, stream: str, **how: Any) -> Any:
+        page = await self.read_stream(stream, **how)
+        return [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
+
     async def find_key(self, stream: str, key: str, **how: Any) -> Any:
         await self._reading()
         return await self.inner.find_key(stream, key, **how)
