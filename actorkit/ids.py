@@ -37,6 +37,8 @@ class PersistenceId(NamedTuple):
     @classmethod
     def checked(cls, type: str, id: str) -> PersistenceId:
         """Raises ``ConfigurationError`` on an empty or overlong id; any other text is a valid id."""
+        if not isinstance(id, str):
+            raise ConfigurationError(f"an id of {type} is a string, not {id!r}")
         if not id or len(id) > ENTITY_ID_MAX_CHARS:
             raise ConfigurationError(
                 f"an id of {type} has 1 to {ENTITY_ID_MAX_CHARS} characters, this one has {len(id)}: {id[:40]!r}"

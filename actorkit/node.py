@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar, cast
 
 import structlog
 
+from actorkit import logs
 from actorkit.actor.actor import Actor
 from actorkit.actor.ref import ActorRef
 from actorkit.actor.runtime import ActorRuntime
 from actorkit.clock import Clock, Randomness, SystemClock, SystemRandomness
 from actorkit.config import SystemSettings
-from actorkit.errors import ConfigurationError, DeclarationError, JournalError, JournalFailed
+from actorkit.errors import ConfigurationError, DeclarationError, JournalFailed
 from actorkit.ids import NodeId, PersistenceId
 from actorkit.journal.protocols import ShardStatus, Store
 from actorkit.journal.urls import journal_from_url
@@ -31,8 +32,8 @@ from actorkit.persistence.past import Past, read_past
 from actorkit.persistence.services import Counters, EntityServices
 from actorkit.persistence.snapshot_writer import SnapshotWriter
 from actorkit.persistence.state import State
+from actorkit.readmodel.follower import Follower
 from actorkit.readmodel.lww_map import LwwMap
-from actorkit.readmodel.rebuild import rebuild
 from actorkit.readmodel.view import View
 from actorkit.sharding.region import Region
 
@@ -45,7 +46,6 @@ S = TypeVar("S", bound=State)
 
 _log = structlog.get_logger("actorkit.node")
 _EXIT_STATUS_AFTER_FAILED_SYNC = 70
-_REBUILD_RETRY_S = 0.5
 _NOT_STARTED = "it has not been started"
 _GC_YOUNG_OBJECTS, _GC_MIDDLE_ROUNDS, _GC_OLD_ROUNDS = 20_000, 50, 100
 
@@ -95,7 +95,7 @@ class ActorSystem:
         self.node = NodeId(name or socket.gethostname(), self._randomness.token(8).hex())
         self.counters = Counters()
         self._maps: dict[tuple[str, str], LwwMap[Any]] = {}
-        self._rebuilding: set[asyncio.Task[None]] = set()
+        self._followers: list[Follower] = []
         self._stage = _NOT_STARTED
         self._open = AsyncExitStack()
         """What is to be closed, in the opposite order of opening."""
@@ -110,8 +110,11 @@ class ActorSystem:
     async def start(self) -> None:
         """Opens the journal and takes calls. Raises ``JournalError`` where the journal cannot be opened.
 
-        If it raises, everything is closed again.
+        If it raises, everything is closed again. Where nobody has configured structlog, its lines go to stderr from now
+        on, without the values of local variables.
         """
+        if not structlog.is_configured():
+            logs.configure()
         async with AsyncExitStack() as opened:
             await self._start(opened)
             self._open = opened.pop_all()
@@ -120,6 +123,7 @@ class ActorSystem:
         await self.store.open(self._wanted_shards)
         opened.push_async_callback(self.store.close)
         self._maps.clear()
+        self._followers.clear()
         persistence = self.settings.persistence
         self.runtime = ActorRuntime(
             clock=self._clock, randomness=self._randomness, settings=self.settings.actors, name=self.node.name
@@ -140,6 +144,7 @@ class ActorSystem:
             shards=self.store.shards,
             clock=self._clock,
             settings=self.settings.sharding,
+            taken_over=self._taken_over,
         )
         self.region.start(
             EntityServices(
@@ -160,7 +165,7 @@ class ActorSystem:
             )
         )
         opened.push_async_callback(self.region.stop)
-        opened.callback(self._end_rebuilding)
+        opened.callback(self._stop_following)
         for cls in self._entities:
             entity_type = self.region.register(cls)
             self._follow(entity_type, entity_type.published)
@@ -194,7 +199,7 @@ class ActorSystem:
             return f"the journal has failed: {self._failed}"
         if self._stage:
             return self._stage
-        if self._rebuilding:
+        if any(follower.busy for follower in self._followers):
             return "its read model is catching up with the journal"
         return None
 
@@ -271,6 +276,8 @@ class ActorSystem:
 
         The first use starts reading what the journal has; ``ready`` says when that is done.
         """
+        if not isinstance(published, Published):
+            raise DeclarationError(f"{published!r} publishes nothing: a view is of a method marked with @published")
         if published.owner is None:
             raise DeclarationError(f"{published.name} is not a method of a persistent actor")
         entity_type = self._registered(published.owner)
@@ -293,34 +300,22 @@ class ActorSystem:
             if (entity_type.name, name) not in self._maps:
                 maps[name] = self._maps[entity_type.name, name] = LwwMap()
         if maps:
-            task = asyncio.create_task(self._rebuild(entity_type, maps), name="actorkit.rebuild")
-            self._rebuilding.add(task)
-            task.add_done_callback(self._rebuilding.discard)
+            page_events = self.settings.persistence.recovery_page_events
+            follower = Follower(self.store, entity_type, maps, page_events=page_events, fatal=self._fail)
+            self._followers.append(follower)
 
-    def _end_rebuilding(self) -> None:
-        for task in self._rebuilding:
-            task.cancel()
+    def _taken_over(self, shard: int, head: int) -> None:
+        for follower in self._followers:
+            follower.taken_over(shard, head)
+
+    def _stop_following(self) -> None:
+        for follower in self._followers:
+            follower.stop()
 
     def _publish(self, type: str, name: str, id: str, version: int, value: Any) -> None:
         values = self._maps.get((type, name))
         if values is not None:
             values.put(id, version, value)
-
-    async def _rebuild(self, entity_type: EntityType, maps: dict[str, LwwMap[Any]]) -> None:
-        while True:
-            try:
-                read = await rebuild(
-                    self.store, entity_type, maps, page_events=self.settings.persistence.recovery_page_events
-                )
-            except JournalFailed as error:
-                self._fail(error)
-                return
-            except JournalError as error:
-                _log.warning("readmodel.not_rebuilt", type=entity_type.name, why=str(error))
-                await asyncio.sleep(_REBUILD_RETRY_S)
-                continue
-            _log.info("readmodel.rebuilt", type=entity_type.name, entities=read)
-            return
 
     # --------------------------------------------------------------------------------------------------------- actors
 

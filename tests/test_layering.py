@@ -78,6 +78,7 @@ SHELLS: dict[str, str] = {
     "persistence/entity": "runs handlers and delivers answers on the loop",
     "persistence/settling": "awaits the appends on their way",
     "persistence/snapshot_writer": "stores snapshots in a task of its own",
+    "readmodel/follower": "reads the journal in a task",
     "readmodel/view": "waits for a write on the loop, within a deadline",
     "sharding/leases": "renews leases in a task",
     "sharding/region": "brings entities in and out of memory on the loop",

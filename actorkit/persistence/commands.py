@@ -112,6 +112,8 @@ class HandlerDeclaration(Generic[A, P, R]):
     """What ``@command`` and ``@query`` leave in the class; the class's declaration is built from it."""
 
     def __init__(self, kind: Kind, function: Callable[..., Any]) -> None:
+        if not inspect.isfunction(function):
+            raise DeclarationError(f"@{kind.value} decorates a method, plain or async, and only once: not {function!r}")
         self.kind = kind
         self.function = function
         self.__doc__ = function.__doc__

@@ -354,7 +354,8 @@ class Entity(Actor[Any]):
     def _handler_failed(self, call: EntityCall, turn: EntityTurn, error: Exception) -> None:
         """What it emitted is discarded, and the memory that it may have touched with it."""
         self.services.counters.handler_failures += 1
-        failure = HandlerFailed(str(self.pid), f"{call.handler.name} failed with {error!r}; nothing of it was kept")
+        why = f"{call.handler.name} failed ({type(error).__name__}: {error}); nothing of it was kept"
+        failure = HandlerFailed(str(self.pid), why)
         failure.__cause__ = error
         self.context.log.error("entity.handler_failed", entity=self.stream, handler=call.handler.name, exc_info=error)
         self.settling.discard(call, failure, gone_out=turn.gone_out)

@@ -7,12 +7,13 @@ make it one.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import structlog
 
 from actorkit.errors import EventError, JournalCorrupt, JournalError
-from actorkit.ids import PersistenceId
+from actorkit.ids import PersistenceId, shard_of
 from actorkit.journal.protocols import Store
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.past import read_past
@@ -24,13 +25,25 @@ _log = structlog.get_logger("actorkit.readmodel")
 _STREAMS_AT_ONCE = 1_000
 
 
-async def rebuild(store: Store, entity_type: EntityType, maps: dict[str, LwwMap[Any]], *, page_events: int) -> int:
-    """Puts what every entity of the type publishes into ``maps`` (by the method's name). Returns how many were read."""
+async def rebuild(
+    store: Store,
+    entity_type: EntityType,
+    maps: dict[str, LwwMap[Any]],
+    *,
+    page_events: int,
+    shards: Set[int] | None = None,
+) -> int:
+    """Puts what every entity of the type publishes into ``maps`` (by the method's name). Returns how many were read.
+
+    ``shards`` limits it to the entities of these.
+    """
     read = 0
     after = ""
     while True:
         streams = await store.streams(entity_type.name, after=after, limit=_STREAMS_AT_ONCE)
         for stream in streams:
+            if shards is not None and shard_of(stream, store.shards) not in shards:
+                continue
             try:
                 past, actor = await read_past(store, entity_type, stream, page_events=page_events)
             except (EventError, JournalCorrupt) as error:

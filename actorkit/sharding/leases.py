@@ -47,12 +47,12 @@ class Leases:
         owner: str,
         clock: Clock,
         settings: ShardingSettings,
-        acquired: Callable[[Shard, bool], None],
+        acquired: Callable[[Shard, bool, int], None],
         lost: Callable[[Shard], None],
         fatal: Callable[[JournalFailed], None],
     ) -> None:
-        """``acquired(shard, unbroken)`` and ``lost(shard)`` tell the region; ``unbroken`` as ``Lease.acquired`` has
-        it."""
+        """``acquired(shard, unbroken, head)`` and ``lost(shard)`` tell the region; ``unbroken`` as ``Lease.acquired``
+        has it."""
         self._store = store
         self._owner = owner
         self._clock = clock
@@ -140,7 +140,7 @@ class Leases:
                     self._held[answer.shard] = shard
                     unbroken = shard.lease.acquired(answer.epoch, asked_at_s, self._settings.lease_s)
                     shard.settled(owned=True)
-                    self._acquired(shard, unbroken)
+                    self._acquired(shard, unbroken, answer.head)
                 else:
                     self.held_by[answer.shard] = answer.owner
                     shard.settled(owned=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from actorkit.actor.cell import Cell
@@ -66,8 +67,16 @@ class Region:
     """The entities of one process. Implements ``CallTarget`` for references and ``Host`` for entities."""
 
     def __init__(
-        self, *, runtime: ActorRuntime, node: NodeId, shards: int, clock: Clock, settings: ShardingSettings
+        self,
+        *,
+        runtime: ActorRuntime,
+        node: NodeId,
+        shards: int,
+        clock: Clock,
+        settings: ShardingSettings,
+        taken_over: Callable[[int, int], None] = lambda shard, head: None,
     ) -> None:
+        """``taken_over(shard, head)`` is called for shards that others may have written before they became ours."""
         self._runtime = runtime
         self._loop = runtime.loop
         self._deadlines = runtime.deadlines
@@ -75,6 +84,7 @@ class Region:
         self._shards = shards
         self._clock = clock
         self._settings = settings
+        self._taken_over = taken_over
         self._types: dict[str, EntityType] = {}
         self._by_number: dict[int, Shard] = {}
         self._slots: OrderedDict[PersistenceId, _Slot] = OrderedDict()
@@ -395,9 +405,10 @@ class Region:
 
     # -------------------------------------------------------------------------------------------------------- shards
 
-    def _acquired(self, shard: Shard, unbroken: bool) -> None:
+    def _acquired(self, shard: Shard, unbroken: bool, head: int) -> None:
         if not unbroken:
             self._invalidate(shard)
+            self._taken_over(shard.shard, head)
         self._flush(shard)
 
     def _lost(self, shard: Shard) -> None:

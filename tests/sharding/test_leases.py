@@ -32,7 +32,7 @@ class Process:
             owner="this one",
             clock=clock,
             settings=SETTINGS,
-            acquired=lambda shard, unbroken: None,
+            acquired=lambda shard, unbroken, head: None,
             lost=lambda shard: self.leases.want(shard),
             fatal=lambda error: None,
         )
