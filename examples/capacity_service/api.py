@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -36,8 +37,10 @@ _encode: Final = msgspec.json.Encoder().encode
 class CapacityApi:
     """The ``/rpc`` calls, on one actor system."""
 
-    def __init__(self, system: ActorSystem) -> None:
+    def __init__(self, system: ActorSystem, *, behind: Callable[[], str | None]) -> None:
+        """``behind`` says why the read model may not show everything, if so."""
         self._system = system
+        self._behind = behind
         self._ids = SortedIds()
 
     @property
@@ -93,7 +96,7 @@ class CapacityApi:
     # ------------------------------------------------------------------------------------------------------- reads
 
     async def availability(self, incoming: Incoming[AvailabilityRequest]) -> Answer:
-        reason = self._system.ready
+        reason = self._behind()
         if reason is not None:
             raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
         token = incoming.header(TOKEN_HEADER)

@@ -60,7 +60,7 @@ class Node:
             tokens=tokens,
             settings=GatewaySettings(request_deadline_s=settings.request_deadline_s),
         )
-        gateway.add(*health_endpoints(self.not_ready), *CapacityApi(system).endpoints())
+        gateway.add(*health_endpoints(self.not_ready), *CapacityApi(system, behind=self.behind).endpoints())
         openapi = document_json(secured=tokens is not None)
         gateway.add(*operation_endpoints(system, gateway, member=self.member, openapi=openapi))
         # The port first: a second node on the same address must not touch the journal.
@@ -95,6 +95,10 @@ class Node:
             return self._stage
         if self._leaving:
             return "it is leaving"
+        return self.behind()
+
+    def behind(self) -> str | None:
+        """``None`` if the read model shows all that is committed, else why it may not: so far each node has its own."""
         if not self._owning.done():
             return "it waits for shards that another node has"
         return self._system.ready
