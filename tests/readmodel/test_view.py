@@ -191,3 +191,20 @@ async def test_a_view_needs_a_published_method(nodes: Nodes) -> None:
 
     with pytest.raises(DeclarationError):
         system.view(published(loose))
+
+
+async def test_what_others_wrote_before_a_take_over_is_read_again(nodes: Nodes) -> None:
+    """The second node had read the journal when the first one still wrote it."""
+    journal = nodes.journal()
+    first, second = await nodes.start(journal), await nodes.start(journal)
+    await first.get(Account, "a").put(1)
+    view = second.view(Account.total)
+    await eventually(lambda: second.ready is None)
+    assert view.items()["a"].value == 1
+    await first.get(Account, "a").put(2)
+    await first.get(Account, "b").put(5)
+    await first.stop()
+    # Nobody asks for the entities themselves: owning their shards is what counts.
+    await second.own_all_shards()
+    await eventually(lambda: second.ready is None)
+    assert {id: entry.value for id, entry in view.items().items()} == {"a": 3, "b": 5}
