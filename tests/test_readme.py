@@ -13,6 +13,8 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TUTORIAL = (PROJECT / "docs" / "tutorial.md").read_text()
+TUTORIAL_BLOCKS = re.findall(r"^```python\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
 
 
 def output_of(block: str, directory: Path) -> dict[str, str]:
@@ -33,6 +35,14 @@ def test_the_hello_world_runs_as_written_and_remembers(tmp_path: Path) -> None:
     assert first["reserved"] != second["reserved"]
     assert third["refused"] == "sold out"
     assert first["keyed"] == second["keyed"] == third["keyed"]
+
+
+def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
+    [block] = TUTORIAL_BLOCKS
+    printed = output_of(block, tmp_path)
+    assert printed["then"] == "100"
+    assert printed["totals"] == "{'ann': 150, 'bob': 7}"
+    assert printed["refused"] == "the account is closed 7"
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))])
