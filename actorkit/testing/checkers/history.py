@@ -173,9 +173,10 @@ def _wrong(operation: Operation, seen: set[int]) -> str | None:
             return f"it ended ({operation.outcome.value}), but does not say when: completed_us is missing"
     elif (operation.completed_us, operation.completed_order) < operation.began:
         return "it was completed before it was invoked"
-    value = cast("dict[str, Any]", operation.value) if isinstance(operation.value, dict) else {}
-    if operation.outcome is Outcome.REJECTED and not isinstance(value.get("code"), str):
-        return f'the value of a refusal is {{"code": …, "details": …}}, not {operation.value!r}'
+    value: object = operation.value
+    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    if operation.outcome is Outcome.REJECTED and not isinstance(fields.get("code"), str):
+        return f'the value of a refusal is {{"code": …, "details": …}}, not {value!r}'
     return None
 
 
