@@ -225,7 +225,7 @@ class Cell:
             if ask:
                 # Expired while it waited, and so promised as not executed; or nobody waits for it any more.
                 if item.future.done():
-                    item.bucket.discard(item)
+                    item.bucket.pop(item, None)
                     continue
                 message = item.message
             elif type(item) is Timer:
@@ -241,7 +241,7 @@ class Cell:
                     self._begin(item, cast("Coroutine[Any, Any, Any]", result))
                     return
                 if ask and self.current is not NOTHING:
-                    item.bucket.discard(item)
+                    item.bucket.pop(item, None)
                     # The handler may have cancelled its asker.
                     if not item.future.done():
                         item.future.set_result(result)

@@ -1,9 +1,10 @@
 """Deadlines of many short waits, swept coarsely.
 
-A timer per call costs more than the call. Here a deadline is a place in a set: time is cut into ticks of 50 ms, each
+A timer per call costs more than the call. Here a deadline is a place in a bucket: time is cut into ticks of 50 ms, each
 tick that anybody waits for has a bucket, and a sweep every tick expires what is left in the buckets that are due.
-Ending in time costs one ``set.discard``. What expires does so within 100 ms after its deadline, as far as the
-loop runs.
+Ending in time costs one ``dict.pop``. What expires does so within 100 ms after its deadline, as far as the
+loop runs, and within a bucket in the order in which it was added: a set would expire in the order of addresses in
+memory, which is another one in every process.
 
 Most waits are of the same few lengths. All waits of one length that begin within one tick share a bucket, so the hot
 path is a look into ``recent``, without reading the clock.
@@ -16,9 +17,9 @@ from __future__ import annotations
 import asyncio
 from contextvars import Context
 from math import ceil
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
-__all__ = ["TICK_S", "Deadlines", "Expirable"]
+__all__ = ["TICK_S", "Bucket", "Deadlines", "Expirable"]
 
 TICK_S: Final = 0.05
 TICKS_PER_S: Final = 20
@@ -35,6 +36,11 @@ class Expirable(Protocol):
         ...
 
 
+Bucket: TypeAlias = dict[Expirable, None]
+"""What waits for one tick, in the order of addition: an item enters by ``bucket[item] = None``, and leaves by
+``bucket.pop(item, None)``."""
+
+
 class Deadlines:
     """The deadlines of one process, on the loop that runs when it is made. Not for use from other threads."""
 
@@ -43,12 +49,12 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._context = Context()
-        self._buckets: dict[int, set[Expirable]] = {}
-        self._where: dict[Expirable, set[Expirable]] = {}
+        self._buckets: dict[int, Bucket] = {}
+        self._where: dict[Expirable, Bucket] = {}
         self._swept = 0
         self._keep = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self.recent: dict[float, set[Expirable]] = {}
+        self.recent: dict[float, Bucket] = {}
         """What ``within`` returned since the last sweep, by its argument: look here first, where every call counts."""
 
     def add(self, deadline: float, item: Expirable) -> None:
@@ -58,19 +64,19 @@ class Deadlines:
         """
         self.discard(item)
         bucket = self._bucket(int(deadline * TICKS_PER_S) + 1)
-        bucket.add(item)
+        bucket[item] = None
         self._where[item] = bucket
 
     def discard(self, item: Expirable) -> None:
         """The item has ended: it will not be expired. Unknown and expired items are ignored."""
         bucket = self._where.pop(item, None)
         if bucket is not None:
-            bucket.discard(item)
+            bucket.pop(item, None)
 
-    def within(self, delay_s: float) -> set[Expirable]:
-        """The set that is expired ``delay_s`` seconds from now, for callers that add to it themselves, at once.
+    def within(self, delay_s: float) -> Bucket:
+        """The bucket that is expired ``delay_s`` seconds from now, for callers that add to it themselves, at once.
 
-        They discard from it themselves, too, and keep it only while their item is in it.
+        They take it out themselves, too, and keep the bucket only while their item is in it.
         """
         # Counted from the end of this tick: another wait may find the bucket in ``recent`` just before it.
         bucket = self._bucket(int(self._loop.time() * TICKS_PER_S) + 1 + ceil(delay_s * TICKS_PER_S))
@@ -94,18 +100,18 @@ class Deadlines:
         self._where.clear()
         self.recent.clear()
 
-    def _bucket(self, tick: int) -> set[Expirable]:
+    def _bucket(self, tick: int) -> Bucket:
         bucket = self._buckets.get(tick)
         return self._open(tick) if bucket is None else bucket
 
-    def _open(self, tick: int) -> set[Expirable]:
+    def _open(self, tick: int) -> Bucket:
         if self._sweeper is None:
             self._swept = int(self._loop.time() * TICKS_PER_S)
             self._arm()
         elif len(self._buckets) > 2 * self._keep + _SPARE_BUCKETS:
             self._drop_empty()
         tick = max(tick, self._swept + 1)
-        return self._buckets.setdefault(tick, set())
+        return self._buckets.setdefault(tick, {})
 
     def _arm(self) -> None:
         # Not in the context of whoever happens to wait: what expires belongs to others.
@@ -126,7 +132,7 @@ class Deadlines:
                 # Expiring one item may have ended another.
                 if item in bucket:
                     self._where.pop(item, None)
-                    bucket.discard(item)
+                    del bucket[item]
                     item.expire()
         if not any(self._buckets.values()):
             self._buckets.clear()

@@ -17,6 +17,7 @@ from actorkit.errors import OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from actorkit.actor.cell import Cell
+    from actorkit.actor.deadlines import Bucket
 
 __all__ = ["Ask", "Senders"]
 
@@ -27,7 +28,7 @@ class Ask(msgspec.Struct, eq=False):
     message: Any
     future: asyncio.Future[Any]
     cell: Cell
-    bucket: set[Any]
+    bucket: Bucket
     """Where it waits for its deadline."""
     running: bool = False
     """An async handler has been started with it: from here on nobody can say that it was not executed."""
@@ -47,13 +48,13 @@ class Ask(msgspec.Struct, eq=False):
         """Answer with an exception, unless there is an answer."""
         if not self.future.done():
             self.future.set_exception(error)
-        self.bucket.discard(self)
+        self.bucket.pop(self, None)
 
     def answer(self, result: object) -> None:
         """Answer, unless there is an answer."""
         if not self.future.done():
             self.future.set_result(result)
-        self.bucket.discard(self)
+        self.bucket.pop(self, None)
 
 
 class Senders:

@@ -88,7 +88,7 @@ class ActorRef(Generic[M]):
         if bucket is None:
             bucket = cell.deadlines.within(deadline_s)
         ask = Ask(message, future, cell, bucket)
-        bucket.add(ask)
+        bucket[ask] = None
         mailbox.append(ask)
         if cell.asleep:
             cell.asleep = False

@@ -19,6 +19,8 @@ from actorkit.tracing import Trace
 if TYPE_CHECKING:
     import asyncio
 
+    from actorkit.actor.deadlines import Bucket
+
 __all__ = ["OUTSIDE", "EntityCall", "Handler", "Kind", "Message", "Origin", "Progress"]
 
 
@@ -111,7 +113,7 @@ class EntityCall:
         key: str | None,
         deadline: float,
         future: asyncio.Future[Any],
-        bucket: set[Any],
+        bucket: Bucket,
         origin: Origin,
         attempt: int,
     ) -> None:
@@ -132,7 +134,7 @@ class EntityCall:
         self.may_have_acted = attempt > 1
         """It, or what it called, may have been executed before: then nothing may be called surely not executed."""
         self.progress = Progress.QUEUED
-        bucket.add(self)
+        bucket[self] = None
 
     @property
     def digest(self) -> bytes:
@@ -152,14 +154,14 @@ class EntityCall:
     def reply(self, reply: object) -> None:
         """Answers the caller; a caller that has gone, or whose deadline has passed, is not answered."""
         self.progress = Progress.ENDED
-        self.bucket.discard(self)
+        self.bucket.pop(self, None)
         if not self.future.done():
             self.future.set_result(reply)
 
     def fail(self, error: CallError) -> None:
         """Ends the call with an error, and its deadline with it."""
         self.progress = Progress.ENDED
-        self.bucket.discard(self)
+        self.bucket.pop(self, None)
         if self.future.done():
             return
         if self.may_have_acted and isinstance(error, Unavailable | Overloaded) and not isinstance(error, HandlerFailed):

@@ -31,13 +31,13 @@ async def test_everything_expires_within_100_ms_after_its_deadline(
     await asyncio.sleep(start_s)
     items = [(Item(), loop.time() + delay_s) for _ in range(2)]
     deadlines.add(items[0][1], items[0][0])
-    deadlines.within(delay_s).add(items[1][0])
+    deadlines.within(delay_s)[items[1][0]] = None
     for step_s in (0.02, 0.02):
         await asyncio.sleep(step_s)
         item = Item()
         items.append((item, loop.time() + delay_s))
         bucket = deadlines.recent.get(delay_s)
-        (deadlines.within(delay_s) if bucket is None else bucket).add(item)
+        (deadlines.within(delay_s) if bucket is None else bucket)[item] = None
     await asyncio.sleep(delay_s + 0.2)
     for item, deadline in items:
         (at,) = item.expired_at
@@ -62,6 +62,23 @@ async def test_adding_again_replaces_the_deadline(deadlines: Deadlines) -> None:
     await asyncio.sleep(5)
     assert [round(at, 1) for at in item.expired_at] == [3.0] or item.expired_at[0] <= 3.1
     assert len(item.expired_at) == 1
+
+
+async def test_what_is_due_together_expires_in_the_order_of_addition(deadlines: Deadlines) -> None:
+    order: list[int] = []
+
+    class Numbered(Item):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def expire(self) -> None:
+            order.append(self.number)
+
+    for number in range(1000):
+        deadlines.add(1.0, Numbered(number))
+    await asyncio.sleep(2)
+    assert order == list(range(1000))
 
 
 async def test_expiring_one_may_discard_another(deadlines: Deadlines) -> None:
@@ -105,8 +122,8 @@ async def test_memory_is_bounded_by_what_is_in_flight_however_long_the_deadlines
         deadlines.add(1_000.0 + number, item)
         deadlines.discard(item)
         with_own = deadlines.within(2_000.0 + number)
-        with_own.add(item)
-        with_own.discard(item)
+        with_own[item] = None
+        del with_own[item]
     assert len(deadlines) == 1
     assert len(deadlines._buckets) < 100
     assert len(deadlines._where) == 1
