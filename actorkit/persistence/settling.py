@@ -143,7 +143,11 @@ class Settling:
     def _answer_again(self, answer: Answer) -> None:
         """The state is rebuilt, and the answer still holds."""
         entity, call, ending = self._entity, answer.call, answer.rejected
-        if answer.outcome is not None:
+        if answer.durable and not answer.from_memory:
+            entity.gate.waiting.append(answer)
+            if not self.failed:
+                entity.release()
+        elif answer.outcome is not None:
             entity.append_again(answer, answer.outcome)
         elif not answer.discards:
             entity.answer_from_memory(answer)
@@ -179,7 +183,12 @@ class Settling:
             if not answer.from_memory and (
                 answer.durable or answer.call.command_id in stored or await self._is_outcome_stored(answer)
             ):
-                entity.leave_now(answer)
+                answer.durable = True
+                if kept:
+                    # What others are told leaves in the order in which it was handled.
+                    kept.append(answer)
+                else:
+                    entity.leave_now(answer)
                 continue
             # Since the shard was last owned by others, perhaps, what was in memory before says nothing any more.
             all_true = all_true and answer.epoch >= entity.shard.unbroken_since
