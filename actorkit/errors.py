@@ -21,6 +21,9 @@
     │   ├── UnknownEventVersion          it was written by a newer version of the program
     │   └── UndecodableEvent             its bytes do not fit its declaration
     ├── VersionNotReached                a past version was asked for that does not exist yet
+    ├── SimulationError                  a simulated run cannot go on
+    │   ├── SimulationEscape             something reached past the simulation for a clock, socket, thread, ...
+    │   └── SimulationStuck              what the run waits for will never happen, or not in time
     └── JournalError
         ├── JournalUnavailable           the store cannot be reached: what was asked was surely not done
         ├── AppendUncertain              an append failed or timed out: it may or may not be stored
@@ -34,7 +37,7 @@ Each message says what happened, to what, and what to do about it. Facts are kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 __all__ = [
@@ -58,6 +61,9 @@ __all__ = [
     "Overloaded",
     "RecoveryFailed",
     "Rejected",
+    "SimulationError",
+    "SimulationEscape",
+    "SimulationStuck",
     "Unavailable",
     "UndecodableEvent",
     "UnknownEvent",
@@ -262,6 +268,41 @@ class VersionNotReached(ActorkitError, LookupError):
 
     def __str__(self) -> str:
         return f"{self.stream} is at version {self.reached}: version {self.asked} does not exist yet"
+
+
+# ------------------------------------------------------------------------------------------------------ simulations
+
+
+class SimulationError(ActorkitError, RuntimeError):
+    """A simulated run cannot go on. You get it in tests only."""
+
+
+class SimulationEscape(SimulationError):
+    """Within a simulation something asked for a real clock, socket, thread, process, file or random number.
+
+    The run would no longer depend on its seed alone. Use the seam that the text names.
+    """
+
+    def __init__(self, what: str, seam: str) -> None:
+        super().__init__(what, seam)
+        self.what = what
+        self.seam = seam
+
+    def __str__(self) -> str:
+        return f"{self.what} leaves the simulation, whose runs depend on their seed alone: {self.seam}"
+
+
+class SimulationStuck(SimulationError):
+    """What the run waits for will never happen, or has not happened within its limits."""
+
+    def __init__(self, why: str, waiting: Sequence[str]) -> None:
+        super().__init__(why, waiting)
+        self.why = why
+        self.waiting = waiting
+        """One line for each task that has not ended: its process, its name, and where it waits."""
+
+    def __str__(self) -> str:
+        return "\n    ".join([f"the simulation is stuck: {self.why}", *self.waiting])
 
 
 # ---------------------------------------------------------------------------------------------------------- events

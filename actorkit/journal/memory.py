@@ -18,13 +18,13 @@ from actorkit.journal.protocols import (
     AppendResult,
     Capabilities,
     Conflict,
+    EventPage,
     Fenced,
     Held,
     NewEvent,
     Recorded,
     Refused,
     ShardStatus,
-    StoredEvent,
     StoredSnapshot,
 )
 
@@ -115,16 +115,14 @@ class MemoryJournal:
         why = why or storable(append)
         if why is not None:
             return Refused(why)
+        unfit = self._fenced(append) or self._conflicting(append)
+        if unfit is not None:
+            return unfit
         shard = self._shards[append.shard]
-        if append.epoch != shard.epoch or shard.epoch == 0:
-            return Fenced(shard.epoch)
         stream = self._streams.get(append.stream)
-        sequence = len(stream.events) if stream is not None else 0
-        if sequence != append.expected:
-            return Conflict(sequence)
         if stream is None:
             stream = self._streams[append.stream] = _Stream()
-        records = self._records(append, sequence, len(shard.log))
+        records = self._records(append, append.expected, len(shard.log))
         shard.log.extend(records)
         if append.events:
             stream.events.extend(records)
@@ -132,6 +130,15 @@ class MemoryJournal:
             stream.keyed.append(records[-1])
             stream.newest[append.key] = records[-1]
         return Appended(len(shard.log))
+
+    def _fenced(self, append: Append) -> Fenced | None:
+        epoch = self._shards[append.shard].epoch
+        return Fenced(epoch) if append.epoch != epoch or epoch == 0 else None
+
+    def _conflicting(self, append: Append) -> Conflict | None:
+        stream = self._streams.get(append.stream)
+        sequence = len(stream.events) if stream is not None else 0
+        return Conflict(sequence) if sequence != append.expected else None
 
     @staticmethod
     def _records(append: Append, sequence: int, head: int) -> list[Recorded]:
@@ -160,9 +167,10 @@ class MemoryJournal:
         found = self._streams.get(stream)
         return found.events[after : after + limit] if found is not None else []
 
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
+    async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
         page = await self.read_stream(stream, after=after, limit=limit)
-        return [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
+        events = [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
+        return EventPage.of(events, more=len(page) == limit)
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         self._check_open()
