@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar
 
 from actorkit.errors import DeclarationError
 from actorkit.persistence.commands import HandlerDeclaration
@@ -105,6 +105,13 @@ class PersistentActor(Generic[S, E]):
     entity_type: ClassVar[EntityType | None] = None
 
     _entity: Entity
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def __declares__(cls) -> tuple[Self, S, E]:
+            """For type checkers only: what they may infer from the class, as ``actorkit.testing.given`` does."""
+            ...
 
     def attach(self, entity: Entity) -> None:
         """Called by the framework when the entity comes into memory, before its state is rebuilt."""
