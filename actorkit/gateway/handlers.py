@@ -18,7 +18,8 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from actorkit.gateway.inputs import BearerTokens, check_json_content_type, decode_body, parse_idempotency_key, single
+from actorkit.gateway.bodies import BodyDecoder
+from actorkit.gateway.inputs import BearerTokens, check_json_content_type, parse_idempotency_key, single
 from actorkit.gateway.metrics import Metrics
 from actorkit.gateway.problems import (
     INVALID_REQUEST,
@@ -93,7 +94,7 @@ class Endpoint(Generic[B]):
         self.method = method
         self.path = path
         self.handle = handle
-        self.decoder = None if body is None else msgspec.json.Decoder(body)
+        self.decoder = None if body is None else BodyDecoder(body)
         self.query = frozenset(query)
         self.keyed = keyed
         self.always = always
@@ -186,8 +187,10 @@ class Gateway:
         if endpoint.decoder is not None:
             check_json_content_type(headers.getall("Content-Type", []))
             if headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
-            incoming.body = decode_body(endpoint.decoder, body)
+                raise Problem(
+                    UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: send it without a Content-Encoding"
+                )
+            incoming.body = endpoint.decoder.decode(body)
         elif body:
             raise Problem(INVALID_REQUEST, "this request takes no body")
         if endpoint.keyed:

@@ -1,4 +1,4 @@
-"""Checks of what comes in with a request besides its path: headers, tokens, bodies."""
+"""Checks of what comes in with a request besides its path: headers and tokens."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from actorkit.gateway.problems import INVALID_REQUEST, UNAUTHENTICATED, UNSUPPORTED_MEDIA_TYPE, Problem
 
-__all__ = ["BearerTokens", "check_json_content_type", "decode_body", "parse_idempotency_key", "single"]
-
-T = TypeVar("T")
+__all__ = ["BearerTokens", "check_json_content_type", "parse_idempotency_key", "single"]
 
 _is_key: Final = re.compile(r"[ -~]{1,128}").fullmatch
 _is_token: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*").fullmatch
@@ -51,23 +47,6 @@ def _is_json(content_type: str) -> bool:
     if media_type.strip().lower() != "application/json":
         return False
     return all(not parameter.strip() or _CHARSET.fullmatch(parameter) for parameter in parameters)
-
-
-def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Raises ``Problem`` that says what is wrong, and where."""
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(INVALID_REQUEST, f"the body is not as it must be: {_readable(error)}") from None
-
-
-def _readable(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    text = str(error)
-    if text == "Input data was truncated":
-        return "its JSON ends too early"
-    return text[:500]
 
 
 class BearerTokens:

@@ -66,7 +66,7 @@ UNAUTHENTICATED: Final = ProblemType("unauthenticated", 401, "A valid bearer tok
 NOT_FOUND: Final = ProblemType("not-found", 404, "There is nothing at this path")
 METHOD_NOT_ALLOWED: Final = ProblemType("method-not-allowed", 405, "The path does not take this method")
 REQUEST_TOO_LARGE: Final = ProblemType("request-too-large", 413, "The request body is too large")
-UNSUPPORTED_MEDIA_TYPE: Final = ProblemType("unsupported-media-type", 415, "The request body must be JSON")
+UNSUPPORTED_MEDIA_TYPE: Final = ProblemType("unsupported-media-type", 415, "The request body must be uncompressed JSON")
 IDEMPOTENCY_KEY_REUSED: Final = ProblemType(
     "idempotency-key-reused", 422, "The idempotency key was used before for another request"
 )

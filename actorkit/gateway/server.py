@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from actorkit.gateway.handlers import Gateway
 from actorkit.gateway.problems import INTERNAL_ERROR, INVALID_REQUEST, Problem
@@ -39,10 +40,20 @@ class _Protocol(web.RequestHandler):
         else:
             # Not worth a line each: whoever scans ports would fill the disk.
             _log.debug("http.malformed", peer=str(request.remote), error=repr(exc))
-            problem = Problem(INVALID_REQUEST, "this is not a well-formed HTTP request")
+            problem = Problem(INVALID_REQUEST, self._why_malformed(exc))
         response = problem_response(problem)
         response.force_close()
         return response.for_aiohttp()
+
+    def _why_malformed(self, error: BaseException | None) -> str:
+        if isinstance(error, LineTooLong):
+            return (
+                f"the request target (its URL) has at most {self.max_line_size} bytes, and the name and the value of "
+                f"a header at most {self.max_field_size} each"
+            )
+        if isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers"):
+            return f"a request has at most {self.max_headers} headers"
+        return "this is not a well-formed HTTP request"
 
 
 class _Server(web.Server):
@@ -54,6 +65,9 @@ class _Server(web.Server):
             "keepalive_timeout": settings.keepalive_s,
             "lingering_time": settings.lingering_s,
             "auto_decompress": False,
+            "max_line_size": settings.target_max_bytes,
+            "max_field_size": settings.header_max_bytes,
+            "max_headers": settings.headers_max,
         }
 
     def __call__(self) -> web.RequestHandler:

@@ -14,6 +14,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may take, its body included; what is left of it goes with the calls that it makes."""
     body_max_bytes: int = 64 << 10
     """The largest request body."""
+    target_max_bytes: int = 8_190
+    """The longest request target (path and query)."""
+    header_max_bytes: int = 8_190
+    """The longest name or value of a header."""
+    headers_max: int = 128
+    """The largest number of headers of one request."""
     requests_max: int = 10_000
     """Requests in progress at once; beyond that they get ``overloaded``. Memory: about 20 KiB each, plus the body."""
     keepalive_s: float = 75.0

@@ -18,19 +18,21 @@ from actorkit.readmodel.view import View
 from examples.capacity_service.answers import AsOf, AvailabilityAnswer, PoolDescription, PoolView
 from examples.capacity_service.domain import PoolNotFound
 from examples.capacity_service.entity import Pool, describe
-from examples.capacity_service.ids import is_id, split_full_id
+from examples.capacity_service.ids import ID_WORDS, RESERVATION_WORDS, is_id, split_full_id
 from examples.capacity_service.problems import REFUSALS
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
 from examples.capacity_service.times import from_us, parse_time, to_us
 from examples.capacity_service.tokens import TokenError, decode_token, encode_token
 from examples.capacity_service.views import SortedIds, select
 
-__all__ = ["CapacityApi"]
+__all__ = ["VERSION_MAX", "CapacityApi"]
 
 TOKEN_HEADER: Final = "X-Consistency-Token"  # noqa: S105 - a name
 READ_YOUR_WRITES_MAX_S: Final = 2.0
 
-_is_version: Final = re.compile(r"(?:0|[1-9][0-9]{0,17})").fullmatch
+VERSION_MAX: Final = 10**18 - 1
+
+_is_version: Final = re.compile(r"0|[1-9][0-9]*").fullmatch
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -125,7 +127,7 @@ class CapacityApi:
     async def pool(self, incoming: Incoming[None]) -> Answer:
         pool_id = incoming.value
         if not is_id(pool_id):
-            raise Problem(INVALID_REQUEST, "the pool id has characters that an id cannot have, or too many")
+            raise Problem(INVALID_REQUEST, f"the pool id is not as it must be: expected {ID_WORDS}")
         if incoming.query:
             return Answer(_encode(await self._past(pool_id, incoming)))
         answer = await self._system.get(Pool, pool_id).describe.options(deadline_s=incoming.remaining_s())()
@@ -149,7 +151,7 @@ class CapacityApi:
     async def reservation(self, incoming: Incoming[None]) -> Answer:
         parts = split_full_id(incoming.value)
         if parts is None:
-            raise Problem(INVALID_REQUEST, "a reservation id is a pool's id, ~, and the reservation's part")
+            raise Problem(INVALID_REQUEST, f"the reservation id is not as it must be: expected {RESERVATION_WORDS}")
         pool_id, part = parts
         answer = await self._system.get(Pool, pool_id).reservation.options(deadline_s=incoming.remaining_s())(part)
         return Answer(_encode(answer))
@@ -178,7 +180,9 @@ def _moment(query: dict[str, str]) -> tuple[int | None, int | None]:
         raise Problem(INVALID_REQUEST, "give at_version or at_time, not both")
     if version is not None:
         if _is_version(version) is None:
-            raise Problem(INVALID_REQUEST, "at_version is a whole number of at least 0")
+            raise Problem(INVALID_REQUEST, "at_version is a whole number, as in 0 or 12")
+        if len(version) > len(str(VERSION_MAX)):
+            raise Problem(INVALID_REQUEST, f"at_version is at most {VERSION_MAX}: no pool has had so many events")
         return int(version), None
     assert moment is not None
     try:

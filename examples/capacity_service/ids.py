@@ -10,7 +10,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["ID_PATTERN", "RESERVATION_PATTERN", "full_id", "is_id", "made_part", "split_full_id"]
+__all__ = [
+    "ID_PATTERN",
+    "ID_WORDS",
+    "RESERVATION_PATTERN",
+    "RESERVATION_WORDS",
+    "full_id",
+    "is_id",
+    "made_part",
+    "split_full_id",
+]
 
 _ANY: Final = "[A-Za-z0-9._:-]"
 _NO_DOT: Final = "[A-Za-z0-9_:-]"
@@ -23,6 +32,11 @@ _PART: Final = "[A-Za-z0-9._:~-]{1,129}"
 # \Z, because $ would admit a final line feed.
 ID_PATTERN: Final = rf"^{_ID}\Z"
 RESERVATION_PATTERN: Final = rf"^{_ID}~{_PART}\Z"
+
+ID_WORDS: Final = "an id: 1 to 128 characters out of A-Z a-z 0-9 . _ : - and not . or .."
+RESERVATION_WORDS: Final = (
+    "a full reservation id, as it was answered: the pool's id, ~, and 1 to 129 characters out of A-Z a-z 0-9 . _ : ~ -"
+)
 
 _id_matches: Final = re.compile(_ID).fullmatch
 _full_id_matches: Final = re.compile(f"{_ID}~{_PART}").fullmatch

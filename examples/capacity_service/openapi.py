@@ -18,6 +18,7 @@ from examples.capacity_service.answers import (
     ReservationAnswer,
     ReserveAnswer,
 )
+from examples.capacity_service.api import VERSION_MAX
 from examples.capacity_service.ids import ID_PATTERN, RESERVATION_PATTERN
 from examples.capacity_service.operations import Members, Shards
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
@@ -86,7 +87,7 @@ def _rpc() -> list[Operation]:
     pool_id = _parameter("path", "pool_id", {"type": "string", "pattern": _ecma(ID_PATTERN)})
     reservation_id = _parameter("path", "reservation_id", {"type": "string", "pattern": _ecma(RESERVATION_PATTERN)})
     past = [
-        _parameter("query", "at_version", {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}, required=False),
+        _parameter("query", "at_version", {"type": "integer", "minimum": 0, "maximum": VERSION_MAX}, required=False),
         _parameter(
             "query",
             "at_time",

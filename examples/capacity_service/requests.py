@@ -12,15 +12,20 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from examples.capacity_service.domain import PoolChange
-from examples.capacity_service.ids import ID_PATTERN, RESERVATION_PATTERN, split_full_id
-from examples.capacity_service.times import TIME_PATTERN, parse_time
+from examples.capacity_service.ids import ID_PATTERN, ID_WORDS, RESERVATION_PATTERN, RESERVATION_WORDS, split_full_id
+from examples.capacity_service.times import TIME_PATTERN, TIME_WORDS, parse_time
 from examples.capacity_service.views import Filter
 
 __all__ = ["AvailabilityRequest", "PoolRequest", "ReleaseRequest", "ReserveRequest"]
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=128)]
-ReservationId = Annotated[str, Meta(pattern=RESERVATION_PATTERN, min_length=3, max_length=258)]
-Time = Annotated[str, Meta(pattern=TIME_PATTERN, max_length=27, extra_json_schema={"format": "date-time"})]
+Id = Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=128, description=ID_WORDS)]
+ReservationId = Annotated[
+    str, Meta(pattern=RESERVATION_PATTERN, min_length=3, max_length=258, description=RESERVATION_WORDS)
+]
+Time = Annotated[
+    str,
+    Meta(pattern=TIME_PATTERN, max_length=27, description=TIME_WORDS, extra_json_schema={"format": "date-time"}),
+]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Capacity = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -262,6 +262,13 @@ async def test_what_past_there_is_not(service: Client, query: str, problem: str)
     assert (await service.get(f"/rpc/pools/p?{query}")).problem == problem
 
 
+async def test_a_version_that_no_pool_can_have_is_said_to_be_too_large(service: Client) -> None:
+    await service.pool("p", 3)
+    for version in (f"{10**18}", f"{2**63}", "9" * 5_000):
+        answer = await service.get(f"/rpc/pools/p?at_version={version}")
+        assert "at most 999999999999999999" in answer.body["detail"]
+
+
 async def test_the_past_of_a_pool_that_there_is_not(service: Client) -> None:
     assert (await service.get("/rpc/pools/p?at_version=1")).problem == "pool-not-found"
     assert (await service.get("/rpc/pools/p?at_time=2999-01-01T00:00:00Z")).problem == "pool-not-found"

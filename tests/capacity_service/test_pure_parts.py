@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorkit.gateway.inputs import decode_body
+from actorkit.gateway.bodies import BodyDecoder
 from actorkit.gateway.problems import Problem
 from examples.capacity_service.answers import PoolView
-from examples.capacity_service.ids import full_id, is_id, made_part, split_full_id
+from examples.capacity_service.ids import ID_WORDS, RESERVATION_WORDS, full_id, is_id, made_part, split_full_id
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
-from examples.capacity_service.times import from_us, parse_time, to_us
+from examples.capacity_service.times import TIME_WORDS, from_us, parse_time, to_us
 from examples.capacity_service.tokens import Token, TokenError, decode_token, encode_token
 from examples.capacity_service.views import Filter, SortedIds, select
 
@@ -137,7 +137,7 @@ def test_what_is_no_token(text: str) -> None:
 
 
 def check(type: type[msgspec.Struct], text: str) -> Any:
-    return decode_body(msgspec.json.Decoder(type), text.encode())
+    return BodyDecoder(type).decode(text.encode())
 
 
 LABELS_32 = ",".join(f'"l{n}":"x"' for n in range(32))
@@ -154,7 +154,6 @@ LABELS_32 = ",".join(f'"l{n}":"x"' for n in range(32))
         (PoolRequest, '{"pool_id":"p","labels":{' + LABELS_32 + "}}"),
         (PoolRequest, '{"pool_id":"p","labels":{}}'),
         (PoolRequest, '{"pool_id":"p","starts_at":"2026-01-01T00:00:00Z","ends_at":"2026-01-01T00:00:00.000001Z"}'),
-        (PoolRequest, '{"pool_id":"p","capacity":1,"capacity":2}'),
         (ReserveRequest, '{"pool_id":"p"}'),
         (ReserveRequest, '{"pool_id":"p","quantity":1000000,"reservation_id":"order:1"}'),
         (ReleaseRequest, '{"reservation_id":"p~~0a"}'),
@@ -194,6 +193,7 @@ def test_what_a_body_may_be(type: type[msgspec.Struct], text: str) -> None:
         (PoolRequest, '{"pool_id":"p","capacity":null}'),
         (PoolRequest, '{"pool_id":"p","capacity":1' + "0" * 5000 + "}"),
         (PoolRequest, '{"pool_id":"p","Capacity":1}'),
+        (PoolRequest, '{"pool_id":"p","capacity":1,"capacity":2}'),
         (PoolRequest, '{"pool_id":"p","capacity":1,"color":"red"}'),
         (PoolRequest, '{"pool_id":"p","region":""}'),
         (PoolRequest, '{"pool_id":"p","region":"' + "x" * 257 + '"}'),
@@ -243,10 +243,28 @@ def test_what_a_body_may_not_be(type: type[msgspec.Struct], text: str) -> None:
     assert raised.value.body()
 
 
+@pytest.mark.parametrize(
+    ("type", "text", "words"),
+    [
+        (PoolRequest, '{"pool_id":"a b"}', f"expected {ID_WORDS} - at `$.pool_id`"),
+        (PoolRequest, '{"pool_id":"p","labels":{"a b":"c"}}', f"expected {ID_WORDS} - at `key` in `$.labels`"),
+        (PoolRequest, '{"pool_id":"p","starts_at":"tomorrow"}', f"expected {TIME_WORDS} - at `$.starts_at`"),
+        (ReserveRequest, '{"pool_id":"p","reservation_id":"a~b"}', f"expected {ID_WORDS} - at `$.reservation_id`"),
+        (ReleaseRequest, '{"reservation_id":"pool"}', f"expected {RESERVATION_WORDS} - at `$.reservation_id`"),
+        (AvailabilityRequest, '{"pool_ids":["a","b c"]}', f"expected {ID_WORDS} - at `$.pool_ids[1]`"),
+        (AvailabilityRequest, '{"starts_before":"now"}', f"expected {TIME_WORDS} - at `$.starts_before`"),
+    ],
+)
+def test_what_is_expected_of_ids_and_times_is_said_in_words(type: type[msgspec.Struct], text: str, words: str) -> None:
+    with pytest.raises(Problem) as raised:
+        check(type, text)
+    assert raised.value.detail == f"the body is not as it must be: {words}"
+
+
 def test_bytes_that_are_no_utf8_are_invalid() -> None:
     for body in (b'{"pool_id":"\xff"}', b"\xef\xbb\xbf{}", b"\x00"):
         with pytest.raises(Problem):
-            decode_body(msgspec.json.Decoder(PoolRequest), body)
+            BodyDecoder(PoolRequest).decode(body)
 
 
 def test_equal_bodies_are_equal_changes_in_whatever_way_they_are_written() -> None:

@@ -262,6 +262,29 @@ async def test_what_is_wrong_with_a_request_is_a_problem(service: Service, raw: 
     assert (await service.one(request())).status == 200
 
 
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (request(path="/" + "y" * 10_000), "the request target (its URL) has at most 8190 bytes"),
+        (request(headers="X: " + "y" * 10_000 + "\r\n"), "the value of a header at most 8190"),
+        (request(headers="".join(f"X{n}: y\r\n" for n in range(200))), "a request has at most 128 headers"),
+        (request(headers="Content-Encoding: gzip\r\n"), "the body must not be compressed"),
+    ],
+)
+async def test_a_limit_that_a_request_is_beyond_is_named(service: Service, raw: bytes, words: str) -> None:
+    assert words in msgspec.json.decode((await service.one(raw)).body)["detail"]
+
+
+async def test_limits_of_heads_can_be_set() -> None:
+    settings = GatewaySettings(target_max_bytes=20_000, header_max_bytes=100, headers_max=3, drain_grace_s=0.01)
+    async with Service(settings=settings) as service:
+        assert (await service.one(request(path="/echo?" + "y" * 10_000))).problem == "invalid-request"
+        detail = msgspec.json.decode((await service.one(request(headers="X: " + "y" * 200 + "\r\n"))).body)["detail"]
+        assert "at most 100" in detail
+        detail = msgspec.json.decode((await service.one(request(headers="A: 1\r\nB: 2\r\n"))).body)["detail"]
+        assert detail == "a request has at most 3 headers"
+
+
 async def test_a_method_that_is_not_allowed_says_which_are(service: Service) -> None:
     assert (await service.one(request("", method="GET"))).headers["allow"] == "POST"
 
