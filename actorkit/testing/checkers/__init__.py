@@ -6,5 +6,24 @@ the read model. All of them are pure; each returns what it found rather than rai
 """
 
 from actorkit.testing.checkers.history import History, HistoryError, Operation, Outcome, Recorder
+from actorkit.testing.checkers.linearizability import EntityVerdict, Verdict, check_entity, check_linearizable
+from actorkit.testing.checkers.model import Model
+from actorkit.testing.checkers.persistent_map import PersistentMap
+from actorkit.testing.checkers.report import render
+from actorkit.testing.checkers.violation import Violation
 
-__all__ = ["History", "HistoryError", "Operation", "Outcome", "Recorder"]
+__all__ = [
+    "EntityVerdict",
+    "History",
+    "HistoryError",
+    "Model",
+    "Operation",
+    "Outcome",
+    "PersistentMap",
+    "Recorder",
+    "Verdict",
+    "Violation",
+    "check_entity",
+    "check_linearizable",
+    "render",
+]
