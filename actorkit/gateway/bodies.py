@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
 
@@ -120,9 +120,9 @@ def _patterns(type: Any) -> list[tuple[str, str]]:
         if isinstance(info, tuple):
             left += info
         elif isinstance(info, msgspec.inspect.Metadata):
-            schema = cast("dict[str, Any]", info.extra_json_schema or {})
-            if isinstance(info.type, msgspec.inspect.StrType) and info.type.pattern and "description" in schema:
-                found[info.type.pattern] = schema["description"]
+            words = _description(info)
+            if isinstance(info.type, msgspec.inspect.StrType) and info.type.pattern and words:
+                found[info.type.pattern] = words
             left.append(info.type)
         elif isinstance(info, msgspec.inspect.Field):
             left.append(info.type)
@@ -132,3 +132,8 @@ def _patterns(type: Any) -> list[tuple[str, str]]:
                 seen.add(id(cls))
                 left += [getattr(info, name) for name in info.__struct_fields__ if name != "cls"]
     return list(found.items())
+
+
+def _description(info: Any) -> str:
+    schema: dict[str, str] = info.extra_json_schema or {}
+    return schema.get("description", "")
