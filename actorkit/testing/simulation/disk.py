@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from actorkit.journal.memory import MemoryJournal
-from actorkit.journal.protocols import Append, Conflict, Fenced, Recorded
+from actorkit.journal.protocols import Append, Conflict, Fenced, Recorded, StoredSnapshot
 
 __all__ = ["Disk", "Write"]
 
@@ -133,23 +135,23 @@ class Disk:
         self.sync()
         self._replay()
 
-    def corrupt_snapshots(self, stream: str) -> int:
-        """Flips a bit in each stored snapshot of a stream, and says in how many."""
+    def corrupt_snapshots(self, *, part: float) -> int:
+        """Flips a bit in each stored snapshot, ``part`` of the way through it; says in how many."""
         found = 0
         for place, write in enumerate(self._writes):
-            if write.method == "save_snapshot" and write.args[0].stream == stream:
-                self._writes[place] = write._replace(args=(_flipped(write.args[0]),))
+            if write.method == "save_snapshot":
+                self._writes[place] = write._replace(args=(_flipped(write.args[0], part),))
                 found += 1
         if found:
             self._replay()
         return found
 
 
-def _flipped(snapshot: Any) -> Any:
+def _flipped(snapshot: StoredSnapshot, part: float) -> StoredSnapshot:
     payload = bytearray(snapshot.payload)
     if payload:
-        payload[len(payload) // 2] ^= 0x10
-    return type(snapshot)(snapshot.stream, snapshot.sequence, snapshot.time_us, bytes(payload))
+        payload[min(int(len(payload) * part), len(payload) - 1)] ^= 0x10
+    return msgspec.structs.replace(snapshot, payload=bytes(payload))
 
 
 def _now(coroutine: Coroutine[Any, Any, T]) -> T:

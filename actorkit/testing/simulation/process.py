@@ -111,6 +111,10 @@ class Process:
         self.paused_s = 0.0
         """How long it has been paused, all told."""
 
+    def kill(self) -> None:
+        """For processes that have done nothing yet; others are crashed by their loop."""
+        self.state = State.DEAD
+
     @property
     def alive(self) -> bool:
         return self.state is not State.DEAD

@@ -1,0 +1,163 @@
+"""The capacity workload: clients reserve, release and look, with retries under their keys, while things go wrong."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
+
+from actorkit import SystemSettings
+from actorkit.errors import CallError, OutcomeUnknown, Overloaded, Rejected, Unavailable
+from actorkit.persistence.settings import PersistenceSettings
+from actorkit.testing.checkers.history import History, Recorder
+from actorkit.testing.simulation.clients import Client
+from actorkit.testing.simulation.faults import FaultPlan
+from actorkit.testing.simulation.node import NodeSettings
+from actorkit.testing.simulation.randomness import stream
+from actorkit.testing.simulation.store import StoreSettings
+from actorkit.testing.simulation.world import World
+from examples.capacity_service.domain import PoolChange
+from examples.capacity_service.entity import Pool
+
+__all__ = ["Capacity", "CapacitySettings"]
+
+
+class CapacitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is asked, and how quickly."""
+
+    nodes: int = 1
+    clients: int = 5
+    operations: int = 200
+    """By all clients together."""
+    pools: int = 3
+    capacity: int = 12
+    think_s: tuple[float, float] = (0.0, 0.5)
+    attempts_max: int = 6
+    serve_again_s: float = 5.0
+    """How long after healing, at most, every pool must be served again."""
+    system: SystemSettings = SystemSettings(
+        persistence=PersistenceSettings(snapshot_every_events=20, keys_in_memory=16, recovery_page_events=30)
+    )
+    store: StoreSettings = StoreSettings()
+
+
+class Capacity:
+    """One run of the workload. ``run`` it, then look at ``world``, ``history`` and ``findings``."""
+
+    def __init__(
+        self,
+        seed: int,
+        plan: FaultPlan = FaultPlan(),
+        settings: CapacitySettings = CapacitySettings(),
+    ) -> None:
+        self.settings = settings
+        self.world = World(
+            seed,
+            NodeSettings(entities=[Pool], shards=4, system=settings.system),
+            nodes=settings.nodes,
+            plan=plan,
+            store=settings.store,
+            repeat=f"python -m tests.simulation.capacity --seed {seed} --nodes {settings.nodes}",
+        )
+        self.recorder = Recorder()
+        self.findings: list[str] = []
+        self._parts: dict[str, list[str]] = {f"p{n}": [] for n in range(settings.pools)}
+        self._left = settings.operations
+
+    def run(self) -> History:
+        """Everything, from the first call to the last check that all is served again."""
+        self.world.run(self._story)
+        self.findings += self.world.findings()
+        return self.history
+
+    @property
+    def history(self) -> History:
+        return self.recorder.history(seed=self.world.seed, ran=self.world.repeat)
+
+    async def _story(self, world: World) -> None:
+        clients = [world.client(f"client-{n}") for n in range(1, self.settings.clients + 1)]
+        tasks = [world.spawn(client.process, self._client(client), name=client.name) for client in clients]
+        running = [world.loop.create_task(task) for task in tasks]
+        for task in running:
+            await task
+        await world.heal()
+        healed_s = world.loop.now_s
+        last = world.client("client-last")
+        await world.spawn(last.process, self._served_again(last, healed_s), name=last.name)
+
+    async def _client(self, client: Client) -> None:
+        random = stream(self.world.seed, f"{client.name}/work")
+        for pool in self._parts:
+            await self._call(client, pool, "change", (PoolChange(capacity=self.settings.capacity),), random, keyed=False)
+        while self._left > 0:
+            self._left -= 1
+            low_s, high_s = self.settings.think_s
+            await self._sleep(low_s + (high_s - low_s) * random.random())
+            pool = random.choice(list(self._parts))
+            known = self._parts[pool]
+            kind = random.random()
+            if kind < 0.4:
+                await self._call(client, pool, "reserve", (random.randint(1, 4), None), random, keyed=True)
+            elif kind < 0.5:
+                part = f"{client.name}-{random.randint(1, 5)}"
+                await self._call(client, pool, "reserve", (random.randint(1, 2), part), random, keyed=random.random() < 0.5)
+            elif kind < 0.8 and known:
+                part = known[int(random.random() * len(known))]
+                quantity = None if random.random() < 0.5 else 1
+                await self._call(client, pool, "release", (part, quantity), random, keyed=True)
+            else:
+                await self._call(client, pool, "describe", (), random, keyed=False)
+
+    async def _sleep(self, seconds: float) -> None:
+        await self.world.sleep_until(self.world.loop.now_s + seconds)
+
+    async def _call(
+        self, client: Client, pool: str, name: str, args: tuple[Any, ...], random: Random, *, keyed: bool
+    ) -> None:
+        """One command or query; a keyed one is repeated until its outcome is known, or its client has had enough."""
+        key = random.randbytes(6).hex() if keyed else None
+        for _ in range(self.settings.attempts_max):
+            try:
+                reply = await self._attempt(client, pool, name, args, key)
+            except Rejected:
+                return
+            except (OutcomeUnknown, Overloaded, Unavailable) as error:
+                if key is None and isinstance(error, OutcomeUnknown):
+                    return
+                await self._sleep(0.05 + random.random())
+            else:
+                if name == "reserve" and reply.quantity:
+                    self._parts[pool].append(reply.reservation_id.partition(".")[2] or reply.reservation_id)
+                return
+
+    async def _attempt(self, client: Client, pool: str, name: str, args: tuple[Any, ...], key: str | None) -> Any:
+        number = self.recorder.invoke(client.name, f"pool/{pool}", name, args, at_us=self._now_us(), key=key)
+        call = getattr(client.get(Pool, pool), name)
+        try:
+            reply = await (call.options(idempotency_key=key) if key else call)(*args)
+        except CallError as error:
+            self.recorder.failed(number, error, at_us=self._now_us())
+            raise
+        self.recorder.replied(number, reply, at_us=self._now_us())
+        return reply
+
+    def _now_us(self) -> int:
+        return int(self.world.loop.now_s * 1e6)
+
+    async def _served_again(self, client: Client, healed_s: float) -> None:
+        """Progress: after healing every pool gives an answer before long."""
+        random = stream(self.world.seed, "last")
+        for pool in self._parts:
+            while True:
+                try:
+                    await self._attempt(client, pool, "describe", (), None)
+                    break
+                except Rejected:
+                    break
+                except CallError as error:
+                    late_s = self.world.loop.now_s - healed_s
+                    if late_s > 60.0:
+                        self.findings.append(f"{pool} is not served {late_s:.1f} s after healing: {error}")
+                        break
+                    await self._sleep(0.1 * random.random())
