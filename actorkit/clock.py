@@ -37,6 +37,7 @@ class Randomness(Protocol):
         ...
 
 
+_BLOCK_BYTES = 4096
 _LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux counts suspend time only in CLOCK_BOOTTIME; macOS does so in CLOCK_MONOTONIC."""
 
@@ -52,10 +53,26 @@ class SystemClock:
 
 
 class SystemRandomness:
-    """The operating system's random source."""
+    """The operating system's random source, read in blocks: each read of it lets go of the interpreter's lock."""
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._used = 0
+        if hasattr(os, "register_at_fork"):
+            # Or both processes would go on with the same numbers.
+            os.register_at_fork(after_in_child=self._forget)
 
     def token(self, size_bytes: int) -> bytes:
-        return os.urandom(size_bytes)
+        begin = self._used
+        end = self._used = begin + size_bytes
+        if end > len(self._block):
+            self._block = os.urandom(max(_BLOCK_BYTES, size_bytes))
+            begin, end = 0, size_bytes
+            self._used = end
+        return self._block[begin:end]
 
     def uniform(self) -> float:
-        return int.from_bytes(os.urandom(7), "big") / (1 << 56)
+        return int.from_bytes(self.token(7), "big") / (1 << 56)
+
+    def _forget(self) -> None:
+        self._block = b""

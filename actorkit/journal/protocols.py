@@ -26,6 +26,7 @@ __all__ = [
     "Capabilities",
     "Conflict",
     "CursorStore",
+    "EventPage",
     "Fenced",
     "Held",
     "Journal",
@@ -67,7 +68,7 @@ class NewEvent(NamedTuple):
     payload: bytes
 
 
-class Append(msgspec.Struct, frozen=True, gc=False):
+class Append(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one command adds to one stream, stored entirely or not at all.
 
     With no events it is the outcome of a keyed command alone, which is then stored as a record of its own.
@@ -141,6 +142,31 @@ StoredEvent: TypeAlias = tuple[int, str, int, bytes, int]
 """What a replay needs of an event, and nothing else: sequence, type, version, payload, time in microseconds."""
 
 
+class EventPage(msgspec.Struct, frozen=True, gc=False):
+    """Events of one stream that follow each other, as a replay needs them: column by column."""
+
+    sequences: Sequence[int]
+    """Ascending."""
+    kinds: Sequence[tuple[str, int]]
+    """Type and version of each event."""
+    payloads: Sequence[bytes]
+    time_us: int
+    """The time of the last event; 0: there is none."""
+    more: bool
+    """Whether there may be events after these. An empty page is the end."""
+
+    @classmethod
+    def of(cls, events: Sequence[StoredEvent], *, more: bool = False) -> EventPage:
+        """The page of events that are at hand one by one."""
+        return cls(
+            [event[0] for event in events],
+            [event[1:3] for event in events],
+            [event[3] for event in events],
+            events[-1][4] if events else 0,
+            more,
+        )
+
+
 class Journal(Protocol):
     """Appending to and reading from the shards' logs.
 
@@ -186,8 +212,11 @@ class Journal(Protocol):
         """The stream's events with a sequence greater than ``after``, ascending, at most ``limit``."""
         ...
 
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
-        """The same events as ``read_stream``, with only what a replay needs, which makes recovery twice as fast."""
+    async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
+        """The same events as ``read_stream``, with only what a replay needs; fewer where many would be too large.
+
+        Recovery stands on it, so it is worth an engine's while to make this its quickest read.
+        """
         ...
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:

@@ -37,6 +37,8 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many writes may wait for the writer's thread; beyond that, ``JournalUnavailable``."""
     reads_max: int = 10_000
     """How many reads may be under way or waiting; beyond that, ``JournalUnavailable``."""
+    replay_max_bytes: int = 4 << 20
+    """The most payload that a replay reads at once; a single larger one still is, alone. It holds two such pages."""
     streams_cached_max: int = 100_000
     """How many streams' numbers the writer remembers, at about 250 bytes each; others cost one look-up per batch."""
     checkpoint_pages: int = 16_000
@@ -48,3 +50,6 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long cutting the log file waits for readers while appends wait; then it is tried again later."""
     cache_max_kib: int = 64 << 10
     """The writer's page cache."""
+    process_after_appends: int | None = 1_000
+    """After so many appends in commits of 16 or more, a process of its own stores them, which makes about twice as many
+    a second and costs about 30 MiB. 0: from the start; ``None``: never (as where no process can be started)."""

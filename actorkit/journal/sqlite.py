@@ -19,22 +19,24 @@ import aiosqlite
 import structlog
 
 from actorkit.clock import Clock, SystemClock
-from actorkit.errors import AppendUncertain, ConfigurationError, JournalUnavailable
+from actorkit.errors import AppendUncertain, ConfigurationError, JournalFailed, JournalUnavailable
 from actorkit.journal import sqlite_tables as tables
 from actorkit.journal.protocols import (
     Acquired,
     Append,
     AppendResult,
     Capabilities,
+    EventPage,
     Held,
     Recorded,
     ShardStatus,
-    StoredEvent,
     StoredSnapshot,
 )
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_errors import read_error
+from actorkit.journal.sqlite_events import READ_EVENTS, page_of
+from actorkit.journal.sqlite_process import AppendHelper, Unreadable
 from actorkit.journal.sqlite_schema import POSITION_BITS, POSITION_MASK, touch
 from actorkit.journal.sqlite_writer import SqliteWriter
 
@@ -52,8 +54,6 @@ _RECORD = f"""SELECT record.log >> {POSITION_BITS}, record.log & {POSITION_MASK}
 _READ_STREAM = f"""SELECT log >> {POSITION_BITS}, log & {POSITION_MASK}, ?1, sequence, type, version, payload, time_us,
     epoch, metadata, key, outcome FROM record
     WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND sequence > ?2 ORDER BY sequence LIMIT ?3"""  # noqa: S608
-_READ_EVENTS = """SELECT sequence, type, version, payload, time_us FROM record
-    WHERE stream = (SELECT id FROM stream WHERE name = ?) AND sequence > ? ORDER BY sequence LIMIT ?"""
 _READ_LOG = f"{_RECORD} WHERE record.log > ? AND record.log <= ? ORDER BY record.log LIMIT ?"
 _KEYED = "record.stream = (SELECT id FROM stream WHERE name = ?) AND record.key IS NOT NULL AND record.time_us >= ?"
 _FIND_KEY = f"{_RECORD} WHERE {_KEYED} AND record.key = ? ORDER BY record.row DESC LIMIT 1"
@@ -92,6 +92,7 @@ class SqliteJournal:
         self._reader: aiosqlite.Connection | None = None
         self._reads = 0
         self._appender = Appender(shards=0, settings=settings)
+        self._helper = AppendHelper(str(self._file), settings)
         self._snapshots: _SnapshotGroup | None = None
         self._snapshots_turn = asyncio.Lock()
 
@@ -128,8 +129,9 @@ class SqliteJournal:
         try:
             self._shards, self._generation = await writer.open(shards)
             self._appender = Appender(shards=self._shards, settings=self._settings)
-            writer.on_rollback(self._appender.forget)
+            writer.connection.on_rollback(self._appender.forget)
             self._reader = await self._connect_reader()
+            await self._helper.open()
         except BaseException:
             await writer.close()
             raise
@@ -155,6 +157,7 @@ class SqliteJournal:
         """The reader goes first: the last connection to close makes a checkpoint, which is the writer's to make."""
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
+        await self._helper.close()
         if reader is not None:
             await reader.close()
         if writer is not None:
@@ -168,9 +171,9 @@ class SqliteJournal:
     async def _read(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         """Rows as of every commit before this call. Settles first what a failed commit has left open."""
         writer = self._open_writer()
-        if writer.failed is not None:
-            raise writer.failed.with_traceback(None)
-        if writer.unsettled:
+        if writer.connection.failed is not None:
+            raise writer.connection.failed.with_traceback(None)
+        if writer.connection.unsettled:
             try:
                 await writer.run(touch)
             except AppendUncertain as error:
@@ -195,14 +198,24 @@ class SqliteJournal:
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         writer = self._open_writer()
+        if writer.connection.failed is None and (process := self._helper.ready_for(len(batch))) is not None:
+            try:
+                return await process.append(batch)
+            except Unreadable:
+                # The thread finds out which append it is, and refuses that one.
+                pass
+            except (AppendUncertain, JournalFailed) as error:
+                writer.connection.failed_elsewhere(error)
+                raise
         appender = self._appender
         return await writer.run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, limit))))
 
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
-        return await self._read(_READ_EVENTS, (stream, after, limit))
+    async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
+        rows = await self._read(READ_EVENTS, (stream, after, limit, self._settings.replay_max_bytes))
+        return page_of(stream, rows)
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         start = shard << POSITION_BITS

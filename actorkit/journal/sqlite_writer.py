@@ -17,12 +17,10 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from actorkit.errors import ActorkitError, JournalFailed, JournalUnavailable
+from actorkit.errors import ActorkitError, JournalUnavailable
 from actorkit.journal.settings import SqliteSettings
-from actorkit.journal.sqlite_checkpoint import Checkpointer
-from actorkit.journal.sqlite_errors import is_fatal, write_error
+from actorkit.journal.sqlite_connection import WriterConnection
 from actorkit.journal.sqlite_lock import FileLock
-from actorkit.journal.sqlite_schema import connect, prepare, touch
 
 __all__ = ["SqliteWriter"]
 
@@ -62,29 +60,15 @@ class _Job(Generic[T]):
 
 
 class SqliteWriter:
-    """A connection, the thread that owns it, and the queue before it.
-
-    ``unsettled`` is set by a commit that failed and cleared by the next one that succeeded: in between, what is absent
-    from the file may still come back. ``failed`` is set for good by a failed sync, and by an error in the thread that
-    nobody has foreseen: every call then raises it.
-    """
+    """The thread, the connection that it owns, and the queue before it."""
 
     def __init__(self, file: Path, settings: SqliteSettings) -> None:
-        self.unsettled = False
-        self.failed: JournalFailed | None = None
+        self.connection = WriterConnection(str(file), settings)
         self._file = str(file)
         self._settings = settings
         self._lock = FileLock(file.with_name(f"{file.name}-lock"))
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=f"actorkit-journal {file.name}", daemon=True)
-        self._db: sqlite3.Connection | None = None
-        self._checkpointer = Checkpointer(self._file, settings)
-        self._weigh: Callable[[], int] | None = None
-        self._forget: list[Callable[[], None]] = []
-
-    def on_rollback(self, forget: Callable[[], None]) -> None:
-        """Registers what drops remembered values when a transaction has not committed; called in the thread."""
-        self._forget.append(forget)
 
     # --------------------------------------------------------------------------------------------------- from the loop
 
@@ -95,7 +79,7 @@ class SqliteWriter:
         except OSError as error:
             raise JournalUnavailable(f"{self._file}: the lock file beside it cannot be opened: {error}") from error
         self._thread.start()
-        return await self._submit(lambda: self._open(shards))
+        return await self._submit(lambda: self.connection.open(shards))
 
     async def run(self, body: Callable[[sqlite3.Connection], T], *, pages: Callable[[], int] = lambda: 8) -> T:
         """Runs ``body`` in one transaction in the thread; its result is durable when this returns.
@@ -103,21 +87,21 @@ class SqliteWriter:
         ``pages`` says about how many pages it writes. Raises ``JournalUnavailable`` if surely nothing was stored,
         ``AppendUncertain`` if that is not known, ``JournalFailed`` if the process must end.
         """
-        return await self._submit(lambda: self._transaction(body, pages))
+        return await self._submit(lambda: self.connection.transaction(body, pages))
 
     async def close(self) -> None:
         """Checkpoints and closes, in turn with other processes; gives up after the busy timeout."""
-        if self._db is not None:
+        if self.connection.is_open:
             try:
-                await self._submit(self._close)
+                await self._submit(self.connection.close)
             except ActorkitError as error:
                 _log.warning("journal.close_failed", file=self._file, error=str(error))
         if self._thread.is_alive():
             self._jobs.put(None)
 
     async def _submit(self, work: Callable[[], T]) -> T:
-        if self.failed is not None:
-            raise self.failed.with_traceback(None)
+        if self.connection.failed is not None:
+            raise self.connection.failed.with_traceback(None)
         loop = asyncio.get_running_loop()
         if self._jobs.qsize() >= self._settings.jobs_max:
             raise JournalUnavailable(f"{self._file}: {self._settings.jobs_max} writes are waiting already")
@@ -137,18 +121,19 @@ class SqliteWriter:
     # ---------------------------------------------------------------------------------------------------- in the thread
 
     def _main(self) -> None:
+        connection = self.connection
         while (job := self._jobs.get()) is not None:
             try:
-                if self.failed is None:
+                if connection.failed is None:
                     self._do(job)
             except BaseException as error:  # noqa: BLE001 - a thread that ended here would end silently
-                self._fail(error)
-            if self.failed is not None:
+                connection.crashed(error)
+            if connection.failed is not None:
                 # Whoever has an answer already keeps it.
-                job.deliver(None, self.failed)
+                job.deliver(None, connection.failed)
         try:
             with self._lock.turn():
-                self._close()
+                connection.close()
         except (ActorkitError, OSError) as error:
             _log.warning("journal.close_failed", file=self._file, error=str(error))
         self._lock.close()
@@ -163,101 +148,4 @@ class SqliteWriter:
                 job.deliver(None, error)
             else:
                 job.deliver(result, None)
-            self._checkpoint()
-
-    def _fail(self, error: BaseException) -> None:
-        """Whether locks are held, and what a checkpoint has done, is unknown: nothing more is written."""
-        self.failed = JournalFailed(f"{self._file}: the writer's thread has failed: {error!r}; this process must end")
-        self.failed.__cause__ = error
-        _log.critical("journal.thread_failed", file=self._file, error=repr(error), exc_info=error)
-
-    def _open(self, shards: int | None) -> tuple[int, int]:
-        try:
-            db = connect(
-                self._file, busy_timeout_s=self._settings.busy_timeout_s, cache_max_kib=self._settings.cache_max_kib
-            )
-        except sqlite3.Error as error:
-            raise write_error(error, self._file, written=False) from error
-        try:
-            found = prepare(db, self._file, shards)
-            self._checkpointer.settle(db)
-        except sqlite3.Error as error:
-            db.close()
-            raise self._failure(write_error(error, self._file, written=False)) from error
-        except BaseException:
-            db.close()
-            raise
-        self._db = db
-        return found
-
-    def _close(self) -> None:
-        """Under the lock: the last connection to close makes a checkpoint of its own."""
-        db, self._db = self._db, None
-        if db is None:
-            return
-        try:
-            if self.failed is None:
-                self._checkpointer.passive(db)
-            db.close()
-        except sqlite3.Error as error:
-            raise self._failure(write_error(error, self._file, written=False)) from error
-
-    def _transaction(self, body: Callable[[sqlite3.Connection], T], pages: Callable[[], int]) -> T:
-        if self.failed is not None:
-            raise self.failed.with_traceback(None)
-        db = self._db
-        if db is None:
-            raise JournalUnavailable(f"{self._file}: the journal is not open")
-        written = committing = False
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            before = db.total_changes
-            written = True
-            result = body(db)
-            if self.unsettled:
-                touch(db)
-            written = db.total_changes != before
-            committing = True
-            db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back(db, written)
-            raise self._failure(write_error(error, self._file, written=written)) from error
-        except BaseException:
-            # Raised by the body itself, before the commit: nothing of it is stored. Or there was no memory to commit.
-            self._roll_back(db, written=committing and written)
-            raise
-        if written:
-            self.unsettled = False
-            self._weigh = pages
-        return result
-
-    def _roll_back(self, db: sqlite3.Connection, written: bool) -> None:
-        self.unsettled = self.unsettled or written
-        for forget in self._forget:
-            forget()
-        if not db.in_transaction:
-            return
-        try:
-            db.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            self.failed = JournalFailed(f"{self._file}: a transaction cannot be rolled back: {error}")
-            raise self.failed from error
-
-    def _failure(self, error: Exception) -> Exception:
-        if isinstance(error, JournalFailed):
-            self.failed = error
-        return error
-
-    def _checkpoint(self) -> None:
-        db, weigh = self._db, self._weigh
-        if db is None or weigh is None or self.failed is not None:
-            return
-        self._weigh = None
-        self._checkpointer.wrote(weigh())
-        try:
-            self._checkpointer.due(db)
-        except sqlite3.Error as error:
-            # What is committed stays in the log file, so only a failed sync of the database file is fatal.
-            if is_fatal(error):
-                self._failure(write_error(error, self._file, written=True))
-            _log.warning("journal.checkpoint_failed", file=self._file, error=str(error))
+            self.connection.checkpoint()

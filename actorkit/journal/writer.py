@@ -29,6 +29,8 @@ __all__ = ["GroupCommit", "Settled"]
 Settled: TypeAlias = Callable[[AppendResult | JournalError], None]
 """Called once with what became of an append, or with the error that hit its whole batch."""
 
+_HALVED_FROM = 128
+"""So few appends are always committed together."""
 _log = structlog.get_logger("actorkit.journal")
 
 
@@ -64,6 +66,8 @@ class GroupCommit:
         self._queue_bytes = 0
         self._start_scheduled = False
         self._in_flight: _Batch | None = None
+        self._landed_appends = 0
+        """How many the last batch had: their owners are about to send as many again."""
         self._overdue: set[asyncio.Task[list[AppendResult]]] = set()
         self._stopped: JournalError | None = None
         self._failed: JournalFailed | None = None
@@ -152,14 +156,17 @@ class GroupCommit:
 
     def _take(self) -> _Batch:
         settings = self._settings
-        count = len(self._queue)
-        if count <= settings.batch_max_appends and self._queue_bytes <= settings.batch_max_bytes:
+        queued = len(self._queue)
+        # Not more than half of what is outstanding, the batch before this one included: while one half is committed,
+        # the loop answers the other half and handles the commands that follow. In one batch they would wait in turns.
+        most = min(settings.batch_max_appends, max(_HALVED_FROM, (queued + self._landed_appends + 1) // 2))
+        if queued <= most and self._queue_bytes <= settings.batch_max_bytes:
             batch = _Batch(self._queue, self._queue_settled, self._queue_bytes)
             self._queue, self._queue_settled, self._queue_bytes = [], [], 0
             return batch
         size_bytes = append_bytes(self._queue[0])
         count = 1
-        for append in self._queue[1 : settings.batch_max_appends]:
+        for append in self._queue[1:most]:
             more_bytes = append_bytes(append)
             if size_bytes + more_bytes > settings.batch_max_bytes:
                 break
@@ -179,6 +186,7 @@ class GroupCommit:
                 self._fail(outcome)
             return
         self._in_flight = None
+        self._landed_appends = len(batch.appends)
         if batch.timer is not None:
             batch.timer.cancel()
         if isinstance(outcome, JournalFailed):

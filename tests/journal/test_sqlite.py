@@ -23,7 +23,7 @@ from actorkit.errors import (
     JournalUnavailable,
     NamespaceMismatch,
 )
-from actorkit.journal import sqlite_lock, sqlite_writer
+from actorkit.journal import sqlite_connection, sqlite_lock
 from actorkit.journal.protocols import Acquired, Appended, Conflict, Fenced, Held, Refused, StoredSnapshot
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite import SqliteJournal
@@ -375,13 +375,13 @@ class Breaking:
 @pytest.fixture
 async def breaking(file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[SqliteJournal, Breaking]]:
     made: list[Breaking] = []
-    connect = sqlite_writer.connect
+    connect = sqlite_connection.connect
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         made.append(Breaking(connect(*args, **kwargs)))
         return made[-1]
 
-    monkeypatch.setattr(sqlite_writer, "connect", broken)
+    monkeypatch.setattr(sqlite_connection, "connect", broken)
     journal = await opened(file, checkpoint_pages=200)
     await journal.acquire(range(SHARDS), owner="me", duration_s=60)
     await journal.append([some_append(0)])
@@ -431,10 +431,10 @@ async def test_renewing_nothing_settles_nothing_by_itself(breaking: tuple[Sqlite
     db.breaks = on("COMMIT", "SQLITE_IOERR_WRITE")
     with pytest.raises(AppendUncertain):
         await journal.append([some_append(1)])
-    assert journal._writer.unsettled
+    assert journal._writer.connection.unsettled
     db.breaks = lambda statement: None
     assert await journal.append([some_append(9)]) != []
-    assert not journal._writer.unsettled
+    assert not journal._writer.connection.unsettled
 
 
 async def test_a_commit_that_fails_after_it_was_written_may_be_there(
@@ -517,7 +517,7 @@ async def test_a_checkpoint_that_raises_something_else_fails_closed_but_the_comm
     def denied() -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(journal._writer._checkpointer, "_wal_bytes", denied)
+    monkeypatch.setattr(journal._writer.connection.checkpointer, "_wal_bytes", denied)
     assert await journal.append([some_append(1, b"x" * 900_000)]) == [Appended(2)]
     with pytest.raises(JournalFailed, match="Permission denied"):
         await journal.append([some_append(2)])
@@ -535,7 +535,7 @@ async def test_no_memory_in_mid_commit_is_in_doubt(breaking: tuple[SqliteJournal
     db.breaks = no_memory
     with pytest.raises(MemoryError):
         await journal.append([some_append(1)])
-    assert journal._writer.unsettled
+    assert journal._writer.connection.unsettled
     db.breaks = lambda statement: None
     assert await sequences(journal) == [1]
 
