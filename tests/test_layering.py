@@ -88,6 +88,7 @@ SHELLS: dict[str, str] = {
     "sharding/region": "brings entities in and out of memory on the loop",
     "sharding/shard": "calls wait for their shard on the loop's futures",
     "testing/faulty_journal": "appends that hang do so on the loop",
+    "testing/golden": "reads and writes golden files",
 }
 """Modules that may use ``IMPURE``, each with what for."""
 

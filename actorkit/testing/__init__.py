@@ -6,5 +6,6 @@ package's pytest plugin. ``journal_spec`` is for authors of journals, and needs 
 """
 
 from actorkit.testing.given import Calling, Given, Outcome, given
+from actorkit.testing.golden import golden_events
 
-__all__ = ["Calling", "Given", "Outcome", "given"]
+__all__ = ["Calling", "Given", "Outcome", "given", "golden_events"]
