@@ -24,8 +24,9 @@ from actorkit.testing.checkers.search import Found, Start, changes_nothing, orde
 
 __all__ = ["WrongHistory", "minimise"]
 
-_WINDOW: Final = range(20, 100)
-"""How many answers before the wrong one are looked at one by one; the search may double with each of them."""
+_WINDOWS: Final = (range(20, 100), range(4, 20))
+"""How many answers before the wrong one are looked at one by one: far back, where that gives something short."""
+_SHORT: Final = 12
 _STEPS_ALL: Final = 100_000
 _STEPS_EACH: Final = 5_000
 
@@ -50,19 +51,26 @@ class WrongHistory(msgspec.Struct, frozen=True):
 
 def minimise(effects: Sequence[Effect], model: Model[Any], found: Found, *, steps_max: int) -> WrongHistory:
     """The shortest contradiction in effects that ``search`` has found wrong, within a number of steps."""
-    return _Minimiser(effects, model, found, steps_max).run()
+    tried: list[WrongHistory] = []
+    for window in _WINDOWS:
+        tried.append(_Minimiser(effects, model, found, window, min(steps_max, _STEPS_ALL)).run())
+        if len(tried[-1].effects) <= _SHORT:
+            break
+    return min(tried, key=lambda wrong: len(wrong.effects))
 
 
 class _Minimiser:
-    def __init__(self, effects: Sequence[Effect], model: Model[Any], found: Found, steps_max: int) -> None:
+    def __init__(
+        self, effects: Sequence[Effect], model: Model[Any], found: Found, window: range, steps_max: int
+    ) -> None:
         self.model = model
         self.found = found
-        self.steps_left = min(steps_max, _STEPS_ALL)
+        self.steps_left = steps_max
         ending, endless = ordered(effects)
         self.culprit = ending[found.reached]
         end = self.culprit.ended
         assert end is not None
-        self.first = _cut(ending, found.reached)
+        self.first = _cut(ending, found.reached, window)
         self.starts = [Start(model.initial())]
         cut = None
         if self.first:
@@ -147,11 +155,11 @@ class _Minimiser:
         return {_number(effect) for effect in [*shown, self.culprit]}
 
 
-def _cut(ending: Sequence[Effect], reached: int) -> int:
+def _cut(ending: Sequence[Effect], reached: int, window: range) -> int:
     """Where to begin: at the start, or else where little is under way."""
     best, least = 0, len(ending)
-    if reached >= _WINDOW.stop:
-        for low in range(reached - _WINDOW.start, reached - _WINDOW.stop, -1):
+    if reached >= window.stop:
+        for low in range(reached - window.start, reached - window.stop, -1):
             end = ending[low - 1].ended
             under_way = sum(end is not None and effect.began <= end for effect in ending[low : low + 1_000])
             if under_way < least:
