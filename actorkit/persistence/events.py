@@ -161,10 +161,18 @@ class EventCodec:
             if upcaster is None:
                 raise refuse(UndecodableEvent, f"there is no upcaster from version {step}: declare one with upcasts")
             try:
-                members = upcaster(members)
+                lifted: object = upcaster(members)
             except Exception as error:
-                raise refuse(UndecodableEvent, f"the upcaster from version {step} failed: {error!r}") from error
+                raise refuse(UndecodableEvent, f"{_named(upcaster, step)} failed: {error!r}") from error
+            if not isinstance(lifted, dict):
+                what = "None (is a return missing?)" if lifted is None else f"a {type(lifted).__name__}"
+                raise refuse(UndecodableEvent, f"{_named(upcaster, step)} returned {what}, not the event's members")
+            members = lifted
         return msgspec.convert(members, event)
+
+
+def _named(upcaster: Upcaster, step: int) -> str:
+    return f"the upcaster from version {step} ({getattr(upcaster, '__qualname__', upcaster)})"
 
 
 def _decoder(event: type[Event]) -> msgspec.msgpack.Decoder[Any]:

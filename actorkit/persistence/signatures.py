@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 import types
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from itertools import product
+from math import prod
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -25,6 +28,8 @@ from actorkit.persistence.encodable import UNDECODABLE, unencodable
 __all__ = ["Signature", "is_value"]
 
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID})
+_COMBINATIONS_MAX = 64
+_ELEMENT = re.compile(r"at `\$\[(\d+)\](.*?)`")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -53,6 +58,7 @@ class Signature:
             else:
                 default = msgspec.field(default_factory=partial(_same, parameter.default))
                 fields.append((parameter.name, hints[parameter.name], default))
+        self._names = [parameter.name for parameter in parameters]
         self.positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
         self.keyword_only = tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
         self.returns = _reply_type(hints["return"])
@@ -73,6 +79,9 @@ class Signature:
         """Raises ``TypeError`` where the reply cannot be encoded."""
         self.arguments_are_values = not self.keyword_only and all(is_value(hints[p.name]) for p in parameters)
         self.reply_is_value = is_value(self.returns)
+        declared = [hints[parameter.name] for parameter in parameters] if self.arguments_are_values else [Any]
+        self._exact = _exact_classes(declared)
+        """The classes of arguments, all together, that need no closer look and no copy."""
 
     def _hints(self, function: Callable[..., Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -86,9 +95,10 @@ class Signature:
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments in the parameters' order, defaults filled in, sharing nothing mutable with the caller.
 
-        Raises ``TypeError`` where the call does not fit the signature, as a plain call would.
+        Raises ``TypeError`` where the call does not fit the signature, as a plain call would, or where a value is not
+        of its parameter's declared type: that is told to the caller, before anybody else builds on it.
         """
-        if not kwargs and self.arguments_are_values and len(args) == self.positional:
+        if not kwargs and tuple(map(type, args)) in self._exact:
             return args
         if len(args) > self.positional:
             raise TypeError(f"{self.where} takes at most {self.positional} positional arguments, not {len(args)}")
@@ -96,12 +106,17 @@ class Signature:
             bound = self._struct(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.where}: {error}") from None
-        if not self.arguments_are_values:
-            try:
-                bound = self._decoder.decode(self._encoder.encode(bound))
-            except (msgspec.MsgspecError, TypeError, OverflowError) as error:
-                raise TypeError(f"{self.where}: {error}") from error
-        return msgspec.structs.astuple(bound)
+        values = msgspec.structs.astuple(bound)
+        if tuple(map(type, values)) in self._exact:
+            return values
+        try:
+            return msgspec.structs.astuple(self._decoder.decode(self._encoder.encode(bound)))
+        except (*UNDECODABLE, TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{self.where}: {self._about_arguments(str(error))}") from error
+
+    def _about_arguments(self, text: str) -> str:
+        """What a decoder says about the n-th element of an array, said about the parameter that stands there."""
+        return _ELEMENT.sub(lambda found: f"in the argument `{self._names[int(found[1])]}{found[2]}`", text)
 
     def encode(self, bound: tuple[Any, ...]) -> bytes:
         return self._encoder.encode(bound)
@@ -111,7 +126,7 @@ class Signature:
         try:
             return msgspec.structs.astuple(self._decoder.decode(arguments))
         except UNDECODABLE as error:
-            raise TypeError(f"{self.where}: {error}") from error
+            raise TypeError(f"{self.where}: {self._about_arguments(str(error))}") from error
 
     def digest(self, bound: tuple[Any, ...]) -> bytes:
         """Tells calls with other arguments (or of another handler) apart."""
@@ -155,3 +170,21 @@ def is_value(declared: Any) -> bool:
     if issubclass(declared, msgspec.Struct) and declared.__struct_config__.frozen:
         return all(is_value(field.type) for field in msgspec.structs.fields(declared))
     return False
+
+
+def _exact_classes(declared: list[Any]) -> frozenset[tuple[type[Any], ...]]:
+    """The combinations of classes whose direct instances surely fit; where there would be many of them, none."""
+    classes = [_exact_classes_of(each) for each in declared]
+    if prod(map(len, classes)) > _COMBINATIONS_MAX:
+        return frozenset()
+    return frozenset(product(*classes))
+
+
+def _exact_classes_of(declared: Any) -> frozenset[type[Any]]:
+    if declared is None:
+        return frozenset((type(None),))
+    if get_origin(declared) in (Union, types.UnionType):
+        return frozenset[type[Any]]().union(*map(_exact_classes_of, get_args(declared)))
+    if isinstance(declared, type) and (declared in _IMMUTABLE or issubclass(declared, enum.Enum)):
+        return frozenset((cast("type[Any]", declared),))
+    return frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -259,6 +259,18 @@ async def test_arguments_that_do_not_fit_raise_at_once(nodes: Nodes) -> None:
     assert await account.balance() == 0
 
 
+async def test_a_value_of_another_type_than_declared_is_the_callers_mistake_and_not_the_events(nodes: Nodes) -> None:
+    system = await nodes.start()
+    account: Any = system.get(Account, "a")
+    for call in (account.put("1"), account.put(1.5), account.put(True), account.put(amount=1, note=2)):
+        with pytest.raises(
+            TypeError, match=r"Account\.put: Expected `\w+`, got `\w+` - in the argument `(amount|note)`"
+        ):
+            await call
+    assert Account.runs == [], "no handler has seen it"
+    assert await account.balance() == 0
+
+
 # -------------------------------------------------------------------------------------------------------- what is right
 
 
@@ -444,6 +456,22 @@ def test_a_missing_upcaster_is_said_to_be_missing() -> None:
 
     with pytest.raises(UndecodableEvent, match="no upcaster from version 2"):
         EventCodec([Gap]).decode("gap", 1, msgspec.msgpack.encode({"x": 1}))
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"), [(None, r"None \(is a return missing\?\)"), ([1], "a list, not the event's members")]
+)
+def test_an_upcaster_that_returns_no_members_is_named(gives: Any, words: str) -> None:
+    class Forgetful(Event, name="forgetful", version=3):
+        x: int
+
+    @upcasts(Forgetful, version=1)
+    def _forget(members: dict[str, Any]) -> dict[str, Any]:
+        return cast("dict[str, Any]", gives)
+
+    upcasts(Forgetful, version=2)(dict)
+    with pytest.raises(UndecodableEvent, match=rf"upcaster from version 1 \(.*_forget\) returned {words}"):
+        EventCodec([Forgetful]).decode("forgetful", 1, msgspec.msgpack.encode({"x": 1}))
 
 
 def test_upcasters_that_make_no_sense_are_refused() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 import msgspec
@@ -155,6 +155,18 @@ class Handlers:
 
     def values(self, a: int, b: str | None = None) -> None: ...
 
+    def to(self, point: Point) -> None: ...
+
+    def many(
+        self,
+        a: int | str | None,
+        b: int | str | float | None,
+        c: int | str | float | None,
+        d: int | bytes | float | bool | None,
+    ) -> None: ...
+
+    def price(self, amount: float) -> None: ...
+
     def rich(self, path: Path, color: Color, when: datetime, amounts: dict[str, Decimal]) -> None: ...
 
     async def later(self, units: int) -> list[int]:
@@ -205,6 +217,41 @@ def test_bound_arguments_share_nothing_mutable_with_the_caller() -> None:
 def test_a_call_that_does_not_fit_is_a_type_error_that_names_the_handler(args: Any, kwargs: Any) -> None:
     with pytest.raises(TypeError, match=r"Handlers\.plain"):
         signature(Handlers.plain).bind(args, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "words"),
+    [
+        (Handlers.plain, ("1",), "Expected `int`, got `str` - in the argument `units`"),
+        (Handlers.values, (1, 2), "Expected `str | null`, got `int` - in the argument `b`"),
+        (Handlers.values, (True,), "Expected `int`, got `bool` - in the argument `a`"),
+        (Handlers.to, (Point(1, "2"),), "Expected `int`, got `str` - in the argument `point.y`"),
+        (Handlers.to, ("here",), "Expected `object`, got `str` - in the argument `point`"),
+    ],
+)
+def test_a_value_of_another_type_than_declared_is_named_to_the_caller(
+    function: Callable[..., Any], args: Any, words: str
+) -> None:
+    with pytest.raises(TypeError) as raised:
+        signature(function).bind(args, {})
+    assert str(raised.value) == f"Handlers.{function.__name__}: {words}"
+
+
+def test_a_value_that_stands_for_the_declared_type_becomes_one() -> None:
+    class Units(IntEnum):
+        THREE = 3
+
+    assert signature(Handlers.price).bind((2,), {}) == (2.0,)
+    bound = signature(Handlers.values).bind((Units.THREE,), {})
+    assert bound == (3, None)
+    assert type(bound[0]) is int
+
+
+def test_many_alternatives_are_looked_at_more_closely_and_not_enumerated() -> None:
+    many = signature(Handlers.many)
+    assert many.bind((1, "a", None, b"x"), {}) == (1, "a", None, b"x")
+    with pytest.raises(TypeError, match="in the argument `c`"):
+        many.bind((1, "a", True, b"x"), {})
 
 
 @given(st.binary(max_size=40))
