@@ -10,7 +10,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Hashable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from functools import cache
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
+
+import msgspec
 
 from actorkit.errors import DeclarationError
 from actorkit.ids import PersistenceId
@@ -182,8 +197,38 @@ class Published(Generic[A, R]):
 
     def value(self, actor: Any) -> Any:
         """What the actor publishes now. Nothing mutable in it is shared with the state."""
-        value = self.function(actor)
-        return value if is_value(cast("Hashable", type(value))) else deepcopy(value)
+        return _detached(self.function(actor))
+
+
+def _detached(value: Any) -> Any:
+    """The value, or a copy that shares nothing that can change. It is made after every commit, so it is to be cheap."""
+    parts = _changeable(cast("Hashable", type(value)))
+    if parts == ():
+        return value
+    if parts is None:
+        return deepcopy(value)
+    return msgspec.structs.replace(value, **{name: copied(getattr(value, name)) for name, copied in parts})
+
+
+@cache
+def _changeable(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...] | None:
+    """The fields of a frozen struct whose values can change, each with what copies it entirely.
+
+    There are none in what is a value; ``None``: the class does not tell.
+    """
+    if is_value(cls):
+        return ()
+    if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.frozen:
+        fields = msgspec.structs.fields(cls)
+        return tuple((field.name, _copier(field.type)) for field in fields if not is_value(field.type))
+    return None
+
+
+def _copier(declared: Any) -> Callable[[Any], Any]:
+    container = get_origin(declared)
+    if container in (dict, list, set) and all(map(is_value, get_args(declared))):
+        return lambda value: container(value) if type(value) is container else deepcopy(value)
+    return deepcopy
 
 
 def published(function: Callable[[A], R | None]) -> Published[A, R]:

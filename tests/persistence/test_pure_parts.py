@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorkit.errors import JournalUnavailable
+from actorkit.persistence.commands import published
 from actorkit.persistence.deduplication import KeyMemory
 from actorkit.persistence.gate import Answer, Gate
 from actorkit.persistence.signatures import Signature, is_value
@@ -282,3 +283,23 @@ def test_a_coroutine_functions_reply_is_what_it_gives_when_awaited() -> None:
     later = signature(Handlers.later)
     assert later.returns == list[int]
     assert asyncio.run(later.taking_bound(Handlers.later)(Handlers(), 3)) == [3]
+
+
+class _Shown(msgspec.Struct, frozen=True):
+    name: str
+    labels: dict[str, str]
+    sizes: list[int]
+    nested: dict[str, list[int]]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_what_is_published_shares_no_container_with_the_state(empty: bool) -> None:
+    labels, sizes, nested = ({}, [], {}) if empty else ({"a": "b"}, [1], {"c": [2]})
+    shown = _Shown("x", labels, sizes, nested)
+    value = published(lambda actor: shown).value(None)
+    before = msgspec.json.encode(value)
+    labels["a"] = "changed"
+    sizes.append(3)
+    nested.setdefault("c", []).append(4)
+    assert msgspec.json.encode(value) == before
+    assert type(value) is _Shown
