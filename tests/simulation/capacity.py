@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,7 +16,7 @@ from actorkit.errors import CallError, OutcomeUnknown, Overloaded, Rejected, Una
 from actorkit.persistence.settings import PersistenceSettings
 from actorkit.testing.checkers.history import History, Recorder
 from actorkit.testing.simulation.clients import Client
-from actorkit.testing.simulation.faults import FaultPlan
+from actorkit.testing.simulation.faults import FaultPlan, swarm
 from actorkit.testing.simulation.node import NodeSettings
 from actorkit.testing.simulation.randomness import stream
 from actorkit.testing.simulation.store import StoreSettings
@@ -81,7 +85,7 @@ class Capacity:
         running = [world.loop.create_task(task) for task in tasks]
         for task in running:
             await task
-        await world.heal()
+        await world.healed()
         healed_s = world.loop.now_s
         last = world.client("client-last")
         await world.spawn(last.process, self._served_again(last, healed_s), name=last.name)
@@ -128,14 +132,16 @@ class Capacity:
                 await self._sleep(0.05 + random.random())
             else:
                 if name == "reserve" and reply.quantity:
-                    self._parts[pool].append(reply.reservation_id.partition(".")[2] or reply.reservation_id)
+                    self._parts[pool].append(reply.reservation_id.partition("~")[2])
                 return
 
-    async def _attempt(self, client: Client, pool: str, name: str, args: tuple[Any, ...], key: str | None) -> Any:
+    async def _attempt(
+        self, client: Client, pool: str, name: str, args: tuple[Any, ...], key: str | None, deadline_s: float = 5.0
+    ) -> Any:
         number = self.recorder.invoke(client.name, f"pool/{pool}", name, args, at_us=self._now_us(), key=key)
         call = getattr(client.get(Pool, pool), name)
         try:
-            reply = await (call.options(idempotency_key=key) if key else call)(*args)
+            reply = await call.options(idempotency_key=key, deadline_s=deadline_s)(*args)
         except CallError as error:
             self.recorder.failed(number, error, at_us=self._now_us())
             raise
@@ -151,13 +157,42 @@ class Capacity:
         for pool in self._parts:
             while True:
                 try:
-                    await self._attempt(client, pool, "describe", (), None)
+                    await self._attempt(client, pool, "describe", (), None, deadline_s=1.0)
                     break
                 except Rejected:
                     break
                 except CallError as error:
                     late_s = self.world.loop.now_s - healed_s
-                    if late_s > 60.0:
+                    if late_s > self.settings.serve_again_s:
                         self.findings.append(f"{pool} is not served {late_s:.1f} s after healing: {error}")
                         break
                     await self._sleep(0.1 * random.random())
+
+
+def main(argv: list[str]) -> int:
+    """``python -m tests.simulation.capacity --seed 7``: runs one seed, and shows what has happened."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--plan", help="a file with the plan of faults, rather than the one drawn from the seed")
+    parser.add_argument("--history", help="where to write the operations, as JSON lines")
+    parser.add_argument("--watch", action="store_true", help="print everything that happens")
+    chosen = parser.parse_args(argv)
+    names = [f"node-{number}" for number in range(1, chosen.nodes + 1)]
+    plan = swarm(chosen.seed, names) if chosen.plan is None else FaultPlan.decode(Path(chosen.plan).read_bytes())
+    capacity = Capacity(chosen.seed, plan, CapacitySettings(nodes=chosen.nodes))
+    if chosen.watch:
+        capacity.world.trace.watch = lambda at_s, line: print(f"{at_s:12.6f}  {line}")
+    history = capacity.run()
+    if chosen.history is not None:
+        Path(chosen.history).write_text("".join(history.lines()))
+    outcomes = Counter(operation.outcome.value for operation in history.operations)
+    print(f"seed {chosen.seed}: {len(plan.faults)} faults, {dict(outcomes)}, {capacity.world.loop.now_s:.3f} s")
+    for finding in capacity.findings:
+        print(f"found: {finding}")
+    print(f"trace {capacity.world.digest}")
+    return 1 if capacity.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -122,7 +122,7 @@ class _Waiting:
 class Client:
     """Calls entities through whichever of the nodes it takes to; made by ``World.client``.
 
-    It stays with one node and goes on to the next where that does not answer. Implements ``CallTarget``.
+    For each entity it stays with one node, and goes on to the next where that does not answer. Implements ``CallTarget``.
     """
 
     def __init__(
@@ -132,11 +132,14 @@ class Client:
         process: Process,
         nodes: list[str],
         *,
+        first: int,
         deadline_s: float,
     ) -> None:
         self.name = process.name
         self.process = process
-        self.node = 0
+        self._tried = first
+        self._chosen: dict[PersistenceId, int] = {}
+        """The node to which each entity's calls go, since it did not disappoint."""
         self._loop = loop
         self._network = network
         self._nodes = nodes
@@ -170,7 +173,7 @@ class Client:
         future: asyncio.Future[Any] = self._loop.create_future()
         waiting = self._waiting[number] = _Waiting(future, handler, pid)
         waiting.timer = self._loop.call_later(within_s + _PATIENCE_S, self._gave_up, number)
-        node = self._nodes[self.node % len(self._nodes)]
+        node = self._nodes[self._chosen.setdefault(pid, self._tried) % len(self._nodes)]
         request = _encode(_Request(number, message))
         self._network.send(self.name, node, request, may_repeat=key is not None)
         return future
@@ -193,7 +196,7 @@ class Client:
                 future.set_exception(Overloaded(answer.target, limit=0))
             else:
                 future.set_exception(_ERRORS.get(answer.error, Unavailable)(answer.target, answer.why))
-                self.node += 1
+                self._chosen[waiting.target] += 1
             return
         outcome = decode_outcome(answer.outcome)
         refusal: CallError | JournalError | None = outcome.rejection()
@@ -209,9 +212,9 @@ class Client:
         self._fail(number, "no answer has come", sent=True)
 
     def _fail(self, number: int, why: str, *, sent: bool) -> None:
-        self.node += 1
         waiting = self._take(number)
         if waiting is None:
             return
+        self._chosen[waiting.target] += 1
         kind = OutcomeUnknown if sent and waiting.handler.kind is Kind.COMMAND else Unavailable
         waiting.future.set_exception(kind(str(waiting.target), why))

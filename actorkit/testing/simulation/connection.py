@@ -11,10 +11,10 @@ from actorkit.journal.protocols import (
     Append,
     AppendResult,
     Capabilities,
+    EventPage,
     Held,
     Recorded,
     ShardStatus,
-    StoredEvent,
     StoredSnapshot,
 )
 from actorkit.testing.simulation.process import Process
@@ -79,8 +79,8 @@ class Connection:
         page: list[Recorded] = await self._ask("read_stream", stream, after=after, limit=limit)
         return page
 
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
-        page: list[StoredEvent] = await self._ask("read_events", stream, after=after, limit=limit)
+    async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
+        page: EventPage = await self._ask("read_events", stream, after=after, limit=limit)
         return page
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:

@@ -301,6 +301,7 @@ class Injector:
         loop = world.loop
         for number, fault in enumerate(plan.faults):
             loop.call_in(loop.world, fault.start_s, self._begin, number, fault)
+        loop.call_in(loop.world, plan.heal_at_s, self.heal)
 
     def _begin(self, number: int, fault: Fault) -> None:
         if self.healed:
@@ -323,11 +324,13 @@ class Injector:
 
     def heal(self) -> None:
         """Ends all faults, and begins no more."""
+        if self.healed:
+            return
         self.healed = True
         self._world.trace.note("fault: all is healed")
         for number in list(self._ends):
             self._ends.pop(number)()
-        self._world.store.start()
+        self._world.store.heal()
         for node in self._world.nodes:
             node.process.at_step = None
             node.start()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
+import warnings
 from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
@@ -373,10 +374,19 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.on_crumbs(self.crumbs)
         left = asyncio.all_tasks(self)
         self._closed = True
-        for task in left:
-            _bury(task)
-        self._ready.clear()
-        self._timers.clear()
+        running = events._get_running_loop()  # noqa: SLF001 - exposed for authors of loops
+        # Code on its way out may ask for the running loop; it gets one that does nothing any more.
+        events._set_running_loop(self)  # noqa: SLF001 - as above
+        try:
+            with warnings.catch_warnings():
+                # Of coroutines that were to be awaited by those that are ended here.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                for task in left:
+                    _bury(task)
+                self._ready.clear()
+                self._timers.clear()
+        finally:
+            events._set_running_loop(running)  # noqa: SLF001 - as above
 
     async def shutdown_asyncgens(self) -> None:
         self._generators.clear()
@@ -426,7 +436,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def escaped(self, escape: SimulationEscape) -> SimulationEscape:
         """Notes it, since whoever made the call may swallow the exception; the run then fails all the same."""
-        self.escapes.append(escape)
+        if not self._closed:
+            self.escapes.append(escape)
         return escape
 
 

@@ -153,6 +153,8 @@ class SimulatedStore:
         """A write that failed: absent until a crash, which may bring it back, or until a later one has synced."""
         self._open_requests: dict[Request, None] = {}
         """Whose answer has not left."""
+        self._lost: dict[Request, None] = {}
+        """Whose caller waits for what will not come."""
         self._sync_scheduled = False
 
     @property
@@ -184,6 +186,7 @@ class SimulatedStore:
     def _lose(self, request: Request) -> None:
         """Nobody will answer it: its caller finds out by itself."""
         self._open_requests.pop(request, None)
+        self._lost[request] = None
         limit_s = self.settings.append_timeout_s if request.method == "append" else self.settings.timeout_s
         left_s = max(0.0, request.sent_s + limit_s - self.loop.now_s)
         self.loop.call_in(
@@ -335,6 +338,7 @@ class SimulatedStore:
 
     def _settle(self, request: Request, result: Any) -> None:
         """In the caller's process: the answer has come, or is not waited for any longer."""
+        self._lost.pop(request, None)
         if request.future.done():
             return
         if isinstance(result, JournalFailed):
@@ -382,6 +386,13 @@ class SimulatedStore:
         if not self.up:
             self._process = self.loop.new_process("store")
             self.note("store: is up again")
+
+    def heal(self) -> None:
+        """Nothing is wrong any more: it is up, and whoever waits for what will not come is told that it will not."""
+        self.faults = StoreFaults()
+        self.start()
+        for request in list(self._lost):
+            self._answer(request, request.broken("the connection to the store broke"))
 
     def restore(self, length: int) -> None:
         """An older copy takes over, that of the first ``length`` writes. All connections of before are dead."""

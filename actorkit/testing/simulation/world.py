@@ -7,7 +7,7 @@
     async def story(world: World) -> None:
         pools = world.client("client-1")
         await pools.get(Pool, "p1").reserve.options(idempotency_key="k")(3, None)
-        await world.heal()
+        await world.healed()
 
     world.run(story)
     assert not world.findings()
@@ -78,7 +78,6 @@ class World:
         """Errors that were logged and are not due to the faults."""
         self._deadline_s = node.system.persistence.deadline_default_s
         self._store_random = stream(seed, "store/restart")
-        self._injector: Injector | None = None
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
@@ -110,17 +109,15 @@ class World:
     async def _main(self, story: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         for node in self.nodes:
             node.start()
-        self._injector = Injector(self, self.plan)
+        Injector(self, self.plan)
         return await story(self)
 
     def _store_crashed(self) -> None:
         self.loop.call_in(self.loop.world, 0.05 + self._store_random.random(), self.store.start)
 
-    async def heal(self) -> None:
-        """Waits until the plan's faults have had their time, then ends them all and starts whatever is down."""
+    async def healed(self) -> None:
+        """Waits until the plan's faults have had their time. Then they all have ended, and whatever was down is up."""
         await self.sleep_until(self.plan.heal_at_s)
-        assert self._injector is not None
-        self._injector.heal()
 
     async def sleep_until(self, true_s: float) -> None:
         """Until so much true time has passed since the beginning."""
@@ -132,11 +129,11 @@ class World:
     # ------------------------------------------------------------------------------------------------------- clients
 
     def client(self, name: str) -> Client:
-        """A new client, with a process of its own. Its nodes are tried in an order of its own."""
+        """A new client, with a process of its own. It begins with a node of its own choice."""
         names = [node.name for node in self.nodes]
-        client = Client(self.loop, self.network, self.loop.new_process(name), names, deadline_s=self._deadline_s)
-        client.node = int(stream(self.seed, name).random() * len(names))
-        return client
+        first = int(stream(self.seed, name).random() * len(names))
+        process = self.loop.new_process(name)
+        return Client(self.loop, self.network, process, names, first=first, deadline_s=self._deadline_s)
 
     async def spawn(self, process: Process, coroutine: Coroutine[Any, Any, T], *, name: str) -> T:
         """Runs a coroutine in a process, and waits here for its end."""
