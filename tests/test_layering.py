@@ -87,6 +87,7 @@ SHELLS: dict[str, str] = {
     "sharding/leases": "renews leases in a task",
     "sharding/region": "brings entities in and out of memory on the loop",
     "sharding/shard": "calls wait for their shard on the loop's futures",
+    "testing/checkers/__main__": "a command: reads a file, prints a verdict",
     "testing/faulty_journal": "appends that hang do so on the loop",
     "testing/golden": "reads and writes golden files",
 }

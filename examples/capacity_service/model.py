@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from actorkit.testing.checkers import Model, Operation, Outcome, PersistentMap
 
 __all__ = ["Granted", "PoolModel", "PoolSeen"]
@@ -92,7 +94,7 @@ class PoolModel(Model[PoolSeen]):
 
     def expected(self, state: PoolSeen, operation: Operation) -> str:
         said = (
-            f"{f'refused: {answer.code} ' if answer.code else ''}{dict(answer.members)}"
+            f"{f'refused: {answer.code} ' if answer.code else ''}{msgspec.json.encode(answer.members).decode()}"
             for answer in self._answers(state, operation)
         )
         return " or ".join(dict.fromkeys(said))

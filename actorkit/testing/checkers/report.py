@@ -11,6 +11,7 @@ from actorkit.testing.checkers.attempts import Effect
 from actorkit.testing.checkers.history import Operation, Outcome
 from actorkit.testing.checkers.linearizability import EntityVerdict, Verdict
 from actorkit.testing.checkers.minimise import WrongHistory
+from actorkit.testing.checkers.violation import Violation
 
 __all__ = ["render", "render_verdict"]
 
@@ -19,14 +20,15 @@ _VALUE_CHARS: Final = 120
 _STATES_SHOWN: Final = 3
 
 
-def render(verdicts: Iterable[EntityVerdict]) -> str:
-    """A summary, and a report of each entity that is not all right."""
+def render(verdicts: Iterable[EntityVerdict], violations: Iterable[Violation] = ()) -> str:
+    """A summary, and a report of everything that is not all right."""
     verdicts = list(verdicts)
     by_verdict = {kind: sum(each.verdict is kind for each in verdicts) for kind in Verdict}
     said = ", ".join(f"{count} {kind.value}" for kind, count in by_verdict.items() if count) or "nothing to check"
     operations, steps = sum(each.operations for each in verdicts), sum(each.steps for each in verdicts)
     parts = [f"{len(verdicts)} entities, {operations} operations, {steps} steps: {said}"]
     parts += [render_verdict(each) for each in verdicts if not each.ok]
+    parts += [str(violation) for violation in violations]
     return "\n\n".join(parts)
 
 
