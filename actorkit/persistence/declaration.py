@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from operator import length_hint
 from typing import Any, Union, get_args, get_origin
 
 from actorkit.errors import DeclarationError, JournalCorrupt, UndecodableEvent
-from actorkit.journal.protocols import StoredEvent
+from actorkit.journal.protocols import EventPage, StoredEvent
 from actorkit.persistence.calls import Handler
 from actorkit.persistence.commands import HandlerDeclaration, Published
 from actorkit.persistence.encodable import unencodable
@@ -80,33 +81,47 @@ class EntityType:
     def apply(self, state: Any, event: Any) -> None:
         self._apply[type(event)](state, event)
 
-    def fold(self, state: Any, stream: str, page: Sequence[StoredEvent], after: int) -> None:
+    def fold(self, state: Any, stream: str, events: Sequence[StoredEvent], after: int) -> None:
+        """As ``fold_page``, for events that are at hand one by one."""
+        self.fold_page(state, stream, EventPage.of(events), after)
+
+    def fold_page(self, state: Any, stream: str, page: EventPage, after: int) -> None:
         """Applies events as they were read, the first of which follows the event with sequence ``after``.
 
         Raises ``EventError`` for one that cannot be used, ``JournalCorrupt`` for a gap.
         """
-        known = self._known
-        for sequence, name, version, payload, _ in page:
-            after += 1
-            if sequence != after:
-                raise JournalCorrupt(
-                    f"{stream} has event {sequence} after event {after - 1}: events are missing or doubled"
-                )
-            rule = known.get((name, version))
-            if rule is None:
-                event = self.codec.decode(name, version, payload, stream=stream, sequence=sequence)
-                apply = self._apply[type(event)]
+        sequences, kinds = page.sequences, page.kinds
+        if not sequences:
+            return
+        if list(sequences) != list(range(after + 1, after + 1 + len(sequences))):
+            raise _not_gapless(stream, sequences, after)
+        left = iter(page.payloads)
+        known = self._known.get(kinds[0])
+        try:
+            if known is not None and kinds.count(kinds[0]) == len(kinds):
+                decode, apply = known
+                for payload in left:
+                    apply(state, decode(payload))
             else:
-                decode, apply = rule
-                try:
-                    event = decode(payload)
-                except Exception:  # noqa: BLE001 - the codec says what is wrong with it
-                    event = self.codec.decode(name, version, payload, stream=stream, sequence=sequence)
-            try:
-                apply(state, event)
-            except Exception as error:
-                why = f"applying it to {self.state.__qualname__} failed: {error!r}"
-                raise UndecodableEvent(stream, sequence, name, version, why) from error
+                for (name, version), payload in zip(kinds, left, strict=True):
+                    event = self.codec.decode(name, version, payload)
+                    self._apply[type(event)](state, event)
+        except Exception as error:
+            number = len(page.payloads) - length_hint(left) - 1
+            sequence, (name, version), payload = sequences[number], kinds[number], page.payloads[number]
+            # If it is the event that is no good, this says what is wrong with it.
+            self.codec.decode(name, version, payload, stream=stream, sequence=sequence)
+            why = f"applying it to {self.state.__qualname__} failed: {error!r}"
+            raise UndecodableEvent(stream, sequence, name, version, why) from error
+
+
+def _not_gapless(stream: str, sequences: Sequence[int], after: int) -> JournalCorrupt:
+    before, sequence = next(
+        (before, sequence)
+        for before, sequence in zip((after, *sequences), sequences, strict=False)
+        if sequence != before + 1
+    )
+    return JournalCorrupt(f"{stream} has event {sequence} after event {before}: events are missing or doubled")
 
 
 def state_and_events(cls: type[Any], base: type[Any]) -> tuple[type[State], tuple[type[Event], ...]] | None:

@@ -6,12 +6,13 @@ after a failed append.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import asyncio
+from collections import deque
 from typing import Any
 
 import msgspec
 
-from actorkit.journal.protocols import Store, StoredEvent
+from actorkit.journal.protocols import EventPage, Store
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.snapshots import event_digest, open_snapshot, restore_state
 
@@ -30,6 +31,13 @@ class Recovery(msgspec.Struct):
     ignored: list[tuple[int, str]] = []
     """Snapshots that were not used, by sequence, and why."""
 
+    def fold(self, entity_type: EntityType, stream: str, page: EventPage) -> None:
+        """Goes on with the events of a page."""
+        if page.sequences:
+            entity_type.fold_page(self.state, stream, page, self.sequence)
+            self.sequence, self.time_us = page.sequences[-1], page.time_us
+            self.events_read += len(page.sequences)
+
 
 async def recover(
     store: Store,
@@ -45,25 +53,73 @@ async def recover(
     Raises ``EventError`` for an event that cannot be used, ``JournalCorrupt`` for a gap, and what reading raises.
     """
     recovery = await _start(store, entity_type, stream, max_sequence, max_time_us)
-    page = await store.read_events(stream, after=recovery.sequence, limit=page_events)
-    while True:
-        wanted = _up_to(page, max_sequence, max_time_us)
-        entity_type.fold(recovery.state, stream, wanted, recovery.sequence)
-        if wanted:
-            recovery.sequence, recovery.time_us = wanted[-1][0], wanted[-1][4]
-            recovery.events_read += len(wanted)
-        if len(page) < page_events or len(wanted) < len(page):
-            return recovery
+    if max_sequence is None and max_time_us is None:
+        await _fold_all(recovery, store, entity_type, stream, page_events)
+    else:
+        await _fold_until(recovery, store, entity_type, stream, page_events, max_sequence, max_time_us)
+    return recovery
+
+
+async def _fold_all(recovery: Recovery, store: Store, entity_type: EntityType, stream: str, page_events: int) -> None:
+    """Folds up to the end, while the next two pages are read: the loop is blocked for as long as it folds one.
+
+    Two, because a store that reads in a thread cannot take a new order then. Where the second begins follows from there
+    being no gaps; it is given up where the first turns out shorter.
+    """
+    ahead: deque[asyncio.Task[EventPage]] = deque()
+
+    def order(after: int) -> None:
+        ahead.append(asyncio.create_task(store.read_events(stream, after=after, limit=page_events)))
+
+    try:
         page = await store.read_events(stream, after=recovery.sequence, limit=page_events)
+        while page.more and page.sequences:
+            last = page.sequences[-1]
+            full = last == recovery.sequence + page_events
+            if not full:
+                await _give_up(ahead)
+            if not ahead:
+                order(last)
+            if full:
+                order(last + page_events)
+            await asyncio.sleep(0)
+            recovery.fold(entity_type, stream, page)
+            page = await ahead.popleft()
+        recovery.fold(entity_type, stream, page)
+    finally:
+        await _give_up(ahead)
 
 
-def _up_to(page: list[StoredEvent], max_sequence: int | None, max_time_us: int | None) -> list[StoredEvent]:
-    """The events of the page that are not later than the given sequence and time; neither ever decreases."""
-    if max_sequence is not None:
-        page = page[: bisect_right(page, max_sequence, key=lambda event: event[0])]
-    if max_time_us is not None:
-        page = page[: bisect_right(page, max_time_us, key=lambda event: event[4])]
-    return page
+async def _give_up(ahead: deque[asyncio.Task[EventPage]]) -> None:
+    for task in ahead:
+        task.cancel()
+    await asyncio.gather(*ahead, return_exceptions=True)
+    ahead.clear()
+
+
+async def _fold_until(
+    recovery: Recovery,
+    store: Store,
+    entity_type: EntityType,
+    stream: str,
+    page_events: int,
+    max_sequence: int | None,
+    max_time_us: int | None,
+) -> None:
+    """Folds up to a sequence and a time. Times never decrease, so the last page is found by halving."""
+    limit = page_events
+    while True:
+        if max_sequence is not None:
+            limit = min(limit, max_sequence - recovery.sequence)
+        if limit <= 0:
+            return
+        page = await store.read_events(stream, after=recovery.sequence, limit=limit)
+        if page.sequences and max_time_us is not None and page.time_us > max_time_us:
+            limit = len(page.sequences) // 2
+            continue
+        recovery.fold(entity_type, stream, page)
+        if not page.more:
+            return
 
 
 async def _start(

@@ -24,13 +24,13 @@ from actorkit.journal.protocols import (
     Append,
     AppendResult,
     Capabilities,
+    EventPage,
     Fenced,
     Held,
     Recorded,
     Refused,
     ShardStatus,
     Store,
-    StoredEvent,
     StoredSnapshot,
 )
 
@@ -181,7 +181,7 @@ class FaultyJournal:
         self._check("read_stream")
         return await self.inner.read_stream(stream, after=after, limit=limit)
 
-    async def read_events(self, stream: str, *, after: int, limit: int) -> list[StoredEvent]:
+    async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
         self._check("read_events")
         return await self.inner.read_events(stream, after=after, limit=limit)
 

@@ -26,6 +26,7 @@ from actorkit.journal.protocols import (
     Append,
     Appended,
     Conflict,
+    EventPage,
     Fenced,
     Held,
     NewEvent,
@@ -40,6 +41,16 @@ __all__ = ["JournalSpec", "MakeStore", "SteppedClock", "outcome_of", "some_appen
 MakeStore: TypeAlias = Callable[[Clock], Store]
 SHARDS = 4
 OWNER = "node-1#a"
+PAYLOADS = (
+    *(bytes([byte]) for byte in range(256)),
+    b"",
+    b"\x00" * 9,
+    b"",
+    bytes(range(256)) * 40,
+    b"\xc3\x28",
+    b"\x00a",
+)
+"""Every byte, nothing at all, and what is no text."""
 
 
 class SteppedClock:
@@ -306,11 +317,33 @@ class JournalSpec:
         pages = [await store.read_log(0, after=after, limit=4) for after in (0, 4, 8, 9)]
         assert [[r.position for r in page] for page in pages] == [[1, 2, 3, 4], [5, 6, 7, 8], [9], []]
         assert await store.read_stream("pool/none", after=0, limit=3) == []
-        assert await store.read_events("pool/none", after=0, limit=3) == []
-        whole = await store.read_stream("pool/a", after=3, limit=3)
-        brief = await store.read_events("pool/a", after=3, limit=3)
-        assert brief == [(e.sequence, e.type, e.version, e.payload, e.time_us) for e in whole]
         assert await store.read_log(1, after=0, limit=3) == []
+
+    async def test_reading_for_a_replay_gives_the_same_events(self, store: Store) -> None:
+        await store.append([some_append(0, *PAYLOADS), some_append(0, b"other", stream="pool/b")])
+        names = ["", "a,b", 'a"b', "a\\", "a\nb", "\x00", "\u00e9\U0001f600", "[", "opened", "opened"]
+        more = tuple(NewEvent(name, number % 3, name.encode()) for number, name in enumerate(names))
+        append = msgspec.structs.replace(some_append(len(PAYLOADS)), events=more, time_us=7_777_777)
+        assert isinstance((await store.append([append]))[0], Appended)
+        await store.append([outcome_of(len(PAYLOADS) + len(more), b"no", key="k")])
+        whole = await store.read_stream("pool/a", after=0, limit=10_000)
+        for limit in (1, 2, 3, len(PAYLOADS), len(whole), 10_000):
+            after = 0
+            found: list[tuple[int, tuple[str, int], bytes]] = []
+            for _ in range(len(whole) + 1):
+                page = await store.read_events("pool/a", after=after, limit=limit)
+                assert len(page.sequences) == len(page.kinds) == len(page.payloads) <= limit
+                if not page.sequences:
+                    break
+                after = page.sequences[-1]
+                assert page.time_us == whole[after - 1].time_us
+                assert page.more or after == len(whole)
+                found += zip(page.sequences, page.kinds, page.payloads, strict=True)
+                if not page.more:
+                    break
+            assert found == [(e.sequence, (e.type, e.version), e.payload) for e in whole]
+        for stream, after in (("pool/none", 0), ("pool/a", len(whole)), ("pool/a", len(whole) + 9)):
+            assert await store.read_events(stream, after=after, limit=3) == EventPage.of(())
 
     async def test_streams_are_listed_by_type_and_in_pages(self, store: Store) -> None:
         names = ["pool/a", "pool/b", "pool/c/d", "pool/c", "pools/a", "poo/a", "pool0/a"]

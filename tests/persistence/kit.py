@@ -11,7 +11,7 @@ from typing import Any
 from actorkit import ActorSystem, SystemSettings
 from actorkit.errors import AppendUncertain, JournalFailed, JournalUnavailable
 from actorkit.journal.memory import MemoryJournal
-from actorkit.journal.protocols import Append, AppendResult, StoredSnapshot
+from actorkit.journal.protocols import Append, AppendResult, EventPage, StoredSnapshot
 from actorkit.journal.settings import WriterSettings
 from actorkit.persistence.settings import PersistenceSettings
 from actorkit.sharding.settings import ShardingSettings
@@ -189,7 +189,8 @@ class ScriptedJournal:
 
     async def read_events(self, stream: str, **how: Any) -> Any:
         page = await self.read_stream(stream, **how)
-        return [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
+        events = [(event.sequence, event.type, event.version, event.payload, event.time_us) for event in page]
+        return EventPage.of(events, more=len(page) >= how["limit"])
 
     async def find_key(self, stream: str, key: str, **how: Any) -> Any:
         await self._reading()
