@@ -38,7 +38,7 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True):
     reads_max: int = 10_000
     """How many reads may be under way or waiting; beyond that, ``JournalUnavailable``."""
     replay_max_bytes: int = 4 << 20
-    """The most payload that a replay reads at once; a single larger one still is, alone. It holds two such pages."""
+    """The most payload that a replay reads at once; a single larger one still is, alone. It holds three such pages."""
     streams_cached_max: int = 100_000
     """How many streams' numbers the writer remembers, at about 250 bytes each; others cost one look-up per batch."""
     checkpoint_pages: int = 16_000
