@@ -1,14 +1,21 @@
-"""Leases (a shell): acquires, renews, confirms and releases the leases of this process on its shards."""
+"""Leases (a shell): acquires, renews, confirms and releases the leases of this process on its shards.
+
+Each request to the store has a time limit; a request that is not answered in time is given up and sent again. The store
+may carry it out all the same, later. That harms nobody: a lease counts from before the request that was *answered* was
+sent, so a late renewal only makes others wait longer; and what a late acquisition has changed is the shard's epoch,
+which nobody here assumes, and which the next acquisition raises again.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 
 from actorkit.clock import Clock
-from actorkit.errors import JournalError, JournalFailed
+from actorkit.errors import JournalError, JournalFailed, JournalUnavailable
 from actorkit.journal.protocols import Acquired, LeaseStore, ShardStatus
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
@@ -18,6 +25,8 @@ __all__ = ["Leases"]
 _log = structlog.get_logger("actorkit.sharding")
 _BACKOFF_FIRST_S = 0.05
 _RETRY_MIN_S = 0.01
+_SAY_AGAIN_S = 60.0
+"""How often it is said that shards are waited for, while they are the same owners'."""
 _CONFIRM_ATTEMPTS = 10
 
 
@@ -71,6 +80,8 @@ class Leases:
         self._tasks: list[asyncio.Task[None]] = []
         self.held_by: dict[int, str] = {}
         """Wanted shards that another owner has, and which."""
+        self._said_owners: set[str] = set()
+        self._say_again_s = 0.0
 
     def start(self) -> None:
         self._tasks = [
@@ -91,7 +102,8 @@ class Leases:
         held = {number: shard.epoch for number, shard in self._held.items()}
         if held:
             try:
-                await self._store.release(held, owner=self._owner)
+                async with _limit(self._settings.lease_acquire_timeout_s):
+                    await self._store.release(held, owner=self._owner)
             except JournalError as error:
                 _log.warning("leases.not_released", why=str(error), shards=len(held))
 
@@ -121,7 +133,8 @@ class Leases:
             asked_at_s = self._clock.lease_s()
             numbers = sorted(self._wanted)
             try:
-                answers = await self._store.acquire(numbers, owner=self._owner, duration_s=self._settings.lease_s)
+                async with _limit(self._settings.lease_acquire_timeout_s):
+                    answers = await self._store.acquire(numbers, owner=self._owner, duration_s=self._settings.lease_s)
             except JournalError as error:
                 self._report(error, "leases.not_acquired")
                 await asyncio.sleep(delay_s)
@@ -146,23 +159,43 @@ class Leases:
                     shard.settled(owned=False)
                     retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
             self._confirm_by_lease()
+            self._say_who_is_waited_for()
             if self._retry is not None:
                 self._retry.cancel()
                 self._retry = None
             if retry_s is not None:
                 self._retry = asyncio.get_running_loop().call_later(max(retry_s, _RETRY_MIN_S), self._wake.set)
 
+    def _say_who_is_waited_for(self) -> None:
+        """One line when somebody comes to be waited for, and one now and then while that lasts."""
+        owners = set(self.held_by.values())
+        now_s = asyncio.get_running_loop().time()
+        if not owners <= self._said_owners or (owners and now_s >= self._say_again_s):
+            self._say_again_s = now_s + _SAY_AGAIN_S
+            _log.info(
+                "leases.waiting",
+                owners=sorted(owners),
+                shards=len(self.held_by),
+                hint="another process has these shards; calls to them wait until it stops or its leases run out, see "
+                "ActorSystem.region.waiting_for",
+            )
+        self._said_owners = owners
+
     # ------------------------------------------------------------------------------------------------------ renewing
 
     async def _renew_held(self) -> None:
+        loop, settings = asyncio.get_running_loop(), self._settings
+        next_s = loop.time() + settings.lease_renew_s
         while True:
-            await asyncio.sleep(self._settings.lease_renew_s)
+            await asyncio.sleep(max(_RETRY_MIN_S, next_s - loop.time()))
+            next_s = loop.time() + settings.lease_renew_s
             if not self._held:
                 continue
             asked_at_s = self._clock.lease_s()
             epochs = {number: shard.epoch for number, shard in self._held.items()}
             try:
-                renewed = await self._store.renew(epochs, owner=self._owner, duration_s=self._settings.lease_s)
+                async with _limit(settings.lease_renew_timeout_s):
+                    renewed = await self._store.renew(epochs, owner=self._owner, duration_s=settings.lease_s)
             except JournalError as error:
                 self._report(error, "leases.not_renewed")
                 continue
@@ -171,7 +204,7 @@ class Leases:
                 if shard is None or shard.epoch != epoch:
                     continue
                 if number in renewed:
-                    shard.lease.renewed(asked_at_s, self._settings.lease_s)
+                    shard.lease.renewed(asked_at_s, settings.lease_s)
                 else:
                     _log.warning("leases.lost", shard=number, epoch=epoch)
                     del self._held[number]
@@ -212,12 +245,10 @@ class Leases:
     async def _read_statuses(self, numbers: list[int]) -> dict[int, ShardStatus] | None:
         """``None`` where the store cannot be reached, or does not answer."""
         try:
-            async with asyncio.timeout(self._settings.lease_s):
+            async with _limit(self._settings.lease_s):
                 return {status.shard: status for status in await self._store.status(numbers)}
         except JournalError as error:
             self._report(error, "leases.not_confirmed")
-        except TimeoutError:
-            _log.warning("leases.not_confirmed", why=f"the store has not answered within {self._settings.lease_s:g} s")
         return None
 
     def _confirm_by_lease(self) -> None:
@@ -239,3 +270,13 @@ class Leases:
         _log.warning(what, why=str(error))
         if isinstance(error, JournalFailed):
             self._fatal(error)
+
+
+@asynccontextmanager
+async def _limit(within_s: float) -> AsyncGenerator[None, None]:
+    """A time limit for one request. Raises ``JournalUnavailable``, although it may yet be carried out: see above."""
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError:
+        raise JournalUnavailable(f"the store has not answered within {within_s:g} s") from None

@@ -17,6 +17,15 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_renew_s: float = 1.0
     """How often leases are renewed; at most a third of ``lease_s``, so that two renewals may fail."""
 
+    lease_renew_timeout_s: float = 1.0
+    """How long the store may take to answer a renewal; then it is sent again. At most ``lease_renew_s``, so that one
+    that got lost leaves time for another before the lease runs out."""
+
+    lease_acquire_timeout_s: float = 3.0
+    """How long the store may take to answer an acquisition; then nothing is taken as acquired, and it is sent again.
+    Longer than ``lease_s`` is of no use, since the lease has run out by then; shorter than a slow store takes, and
+    nothing is ever owned. It holds for giving leases up at the end, too."""
+
     clock_rate_error: float = 0.05
     """How much faster or slower than the store's clock ours may run: an owner counts its lease as shorter by this
     part."""
