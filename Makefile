@@ -16,7 +16,7 @@ JOURNAL ?= sqlite:///capacity.db
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-LINTED := actorkit examples tests bench
+LINTED := actorkit examples tests bench pytest_actorkit.py
 
 .PHONY: help run test check bench format clean
 

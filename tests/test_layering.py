@@ -89,7 +89,9 @@ SHELLS: dict[str, str] = {
     "sharding/shard": "calls wait for their shard on the loop's futures",
     "testing/checkers/__main__": "a command: reads a file, prints a verdict",
     "testing/faulty_journal": "appends that hang do so on the loop",
+    "testing/clusters": "tests await the simulated loop",
     "testing/golden": "reads and writes golden files",
+    "testing/probe": "tests wait for messages on the loop",
 }
 """Modules that may use ``IMPURE``, each with what for."""
 

@@ -22,7 +22,7 @@ def indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def numbered(values: Sequence[object]) -> str:
+def numbered(values: Iterable[object]) -> str:
     """One value a line."""
     return "\n".join(f"{number}. {shown(value)}" for number, value in enumerate(values, 1)) or "nothing"
 
