@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,24 +10,7 @@ import pytest
 
 from actorkit import Event, PersistentActor, State, applies, field, upcasts
 from actorkit.testing import golden_events
-from examples.capacity_service.domain import PoolChanged, PoolCreated, Released, Reserved
 from examples.capacity_service.entity import Pool
-
-HERE = Path(__file__).parent
-NOON_US = 1_767_268_800_000_000
-
-
-def test_the_capacity_service_reads_what_it_has_written() -> None:
-    history = [
-        PoolCreated(8, "north", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC), {"gpu": "a100"}),
-        PoolChanged(capacity=10, region=None, labels={"gpu": "h100"}),
-        Reserved("order-7", 3, NOON_US - 86_400_000_000),
-        Reserved("~0f", 2, NOON_US - 86_400_000_000),
-        Released("order-7", 1, NOON_US, NOON_US - 86_400_000_000),
-        Released("~0f", 2, NOON_US + 1, NOON_US - 86_400_000_000),
-    ]
-    golden_events(Pool, HERE.parent / "capacity_service" / "golden" / "pool.json", history)
-
 
 # ----------------------------------------------------------------- the same entity, as five programs over the years
 

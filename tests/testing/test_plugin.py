@@ -49,7 +49,7 @@ def run(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> Run:
     """Runs a module with the plugin, without pytest-asyncio or with it in each of its modes."""
     mode: str = request.param
     options = ("-p", "no:asyncio") if mode == "no asyncio plugin" else ("-o", mode)
-    return _runner(pytester, *options)
+    return _runner(pytester, "-o", "asyncio_default_fixture_loop_scope=function", *options)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_plain_function_runs_it_itself(actor_system):
 
 
 def test_other_async_tests_are_left_to_others(pytester: pytest.Pytester) -> None:
-    run = _runner(pytester, "-o", "asyncio_mode=auto")
+    run = _runner(pytester, "-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
     run(
         "async def test_real():\n    assert type(asyncio.get_running_loop()).__name__ != 'SimulatedLoop'"
     ).assert_outcomes(passed=1)
