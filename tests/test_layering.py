@@ -95,7 +95,7 @@ SHELLS: dict[str, str] = {
 }
 """Modules that may use ``IMPURE``, each with what for."""
 
-PURE_EXAMPLES = ("answers", "bookings", "domain", "ids", "requests", "times", "tokens")
+PURE_EXAMPLES = ("answers", "bookings", "domain", "ids", "invariants", "model", "requests", "times", "tokens")
 """Modules of the capacity service that are pure: what it decides can be tested without a loop."""
 
 LONG_MODULES: dict[str, str] = {}

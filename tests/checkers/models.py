@@ -170,3 +170,24 @@ def _explains(order: Sequence[Operation], model: Model[Any]) -> bool:
         if not states:
             return False
     return True
+
+
+Remembered = tuple[int, frozenset[tuple[str, int]]]
+
+
+class KeyedCounter(Model[Remembered]):
+    """A counter that remembers what it has answered under each key, as the definition of keys says."""
+
+    def initial(self) -> Remembered:
+        return 0, frozenset()
+
+    def step(self, state: Remembered, operation: Operation) -> Collection[Remembered]:
+        total, memory = state
+        known = dict(memory).get(operation.key or "")
+        after = (total, memory) if known is not None else (total + operation.arguments[0], memory)
+        answer = after[0] if known is None else known
+        if operation.outcome is not Outcome.UNKNOWN and operation.value != answer:
+            return ()
+        if known is None and operation.key is not None:
+            after = after[0], memory | {(operation.key, answer)}
+        return (after,)

@@ -291,6 +291,25 @@ async def test_a_real_run_passes() -> None:
     assert told(check_acknowledged(found, recorder.history())) == ""
 
 
+class GoingInCircles(MemoryJournal):
+    """Gives the same page for ever."""
+
+    async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
+        return await super().read_log(shard, after=0, limit=limit)
+
+    async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
+        return await super().read_stream(stream, after=0, limit=limit)
+
+
+async def test_a_store_that_goes_in_circles_is_read_and_found() -> None:
+    journal = GoingInCircles()
+    await run(journal)
+    await journal.open(None)
+    found = told(audit_journal(await read_contents(journal)))
+    assert "comes after position" in found
+    assert "there twice" in found
+
+
 # ----------------------------------------------------------------------------------------------------------- snapshots
 
 

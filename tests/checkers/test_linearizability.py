@@ -22,7 +22,7 @@ from actorkit.testing.checkers import (
 )
 from actorkit.testing.checkers.attempts import Effect, effects_of
 from actorkit.testing.checkers.search import search
-from tests.checkers.models import Counter, Register, Shelf, brute_force, mutated, right_history
+from tests.checkers.models import Counter, KeyedCounter, Register, Shelf, brute_force, mutated, right_history
 
 MODELS: list[Model[Any]] = [Register(), Counter(), Shelf()]
 seeds = st.integers(0, 1 << 32)
@@ -73,7 +73,7 @@ def test_it_agrees_with_trying_every_order(seed: int, model: Model[Any], operati
     assert verdict(history, model) is expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(seeds, st.sampled_from(MODELS), st.integers(4, 14))
 def test_what_the_report_calls_a_contradiction_is_one(seed: int, model: Model[Any], operations: int) -> None:
     random = Random(seed)
@@ -180,6 +180,37 @@ def test_an_empty_history_is_right() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
+
+
+@st.composite
+def keyed_attempts(draw: st.DrawFn) -> list[Operation]:
+    """Calls on a counter, some of them attempts under one of two keys, with answers that may be right."""
+    made: list[Operation] = []
+    for number in range(1, draw(st.integers(1, 5)) + 1):
+        key = draw(st.sampled_from([None, "k", "l"]))
+        began_us, lasts_us = draw(st.integers(0, 12)), draw(st.integers(0, 6))
+        known = draw(st.integers(0, 3)) > 0
+        made.append(
+            Operation(
+                number=number,
+                client=f"c{number}",
+                entity="thing/1",
+                name="add",
+                arguments=(2 if key == "l" else 1,),
+                key=key,
+                invoked_us=began_us,
+                completed_us=began_us + lasts_us if known else None,
+                outcome=Outcome.REPLIED if known else Outcome.UNKNOWN,
+                value=draw(st.integers(1, 4)) if known else None,
+            )
+        )
+    return made
+
+
+@settings(max_examples=300, deadline=None)
+@given(keyed_attempts())
+def test_joining_attempts_loses_nothing_and_adds_nothing(history: list[Operation]) -> None:
+    assert check_entity("thing/1", history, Counter()).ok == brute_force(history, KeyedCounter())
 
 
 def with_key(operations: list[Operation], key: str = "k") -> list[Operation]:

@@ -49,15 +49,24 @@ async def read_contents(store: Store, *, page: int = _PAGE, snapshots_max: int =
     logs: dict[int, list[Recorded]] = {}
     for shard in status:
         log = logs[shard] = []
-        while more := await store.read_log(shard, after=log[-1].position if log else 0, limit=page):
+        after = 0
+        while more := await store.read_log(shard, after=after, limit=page):
             log += more
+            if more[-1].position <= after:
+                # The store goes round in circles: the audit says so of what there is.
+                break
+            after = more[-1].position
     names = _names(logs.values())
     streams: dict[str, list[Recorded]] = {}
     snapshots: dict[str, list[StoredSnapshot]] = {}
     for name in names:
         events = streams[name] = []
-        while more := await store.read_stream(name, after=events[-1].sequence if events else 0, limit=page):
+        after = 0
+        while more := await store.read_stream(name, after=after, limit=page):
             events += more
+            if more[-1].sequence <= after:
+                break
+            after = more[-1].sequence
         snapshots[name] = await store.load_snapshots(name, limit=snapshots_max)
     return Contents(store.capabilities, logs, status, streams, snapshots)
 
