@@ -16,15 +16,16 @@ from actorkit.persistence.turn import EntityTurn
 if TYPE_CHECKING:
     from actorkit.persistence.entity import Entity
 
-__all__ = ["begin"]
+__all__ = ["RunningHandler", "begin"]
 
 
-class _TimeLimit:
-    """The time limit of one running handler."""
+class RunningHandler:
+    """One handler that is running, among the deadlines by its time limit."""
 
-    __slots__ = ("exceeded", "task")
+    __slots__ = ("call", "exceeded", "task")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    def __init__(self, call: EntityCall, task: asyncio.Task[Any]) -> None:
+        self.call = call
         self.task = task
         self.exceeded = False
 
@@ -57,7 +58,7 @@ async def _run(entity: Entity, call: EntityCall, turn: EntityTurn) -> None:
     logs.current.set(turn)
     task = asyncio.current_task()
     assert task is not None
-    limit = _TimeLimit(task)
+    limit = RunningHandler(call, task)
     services = entity.services
     timeout_s = services.settings.handler_timeout_s
     services.deadlines.add(services.loop.time() + timeout_s, limit)

@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
 from actorkit.actor.cell import Cell
 from actorkit.actor.dead_letters import DeadLetter
 from actorkit.actor.runtime import ActorRuntime
@@ -20,6 +22,7 @@ from actorkit.clock import Clock
 from actorkit.errors import CallCycle, CallError, ConfigurationError, DeclarationError, Overloaded, Unavailable
 from actorkit.ids import NodeId, PersistenceId, shard_of
 from actorkit.persistence.actor import entity_type_of
+from actorkit.persistence.async_handler import RunningHandler
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.entity import Entity
@@ -32,8 +35,12 @@ from actorkit.tracing import Trace
 
 __all__ = ["Region"]
 
+_log = structlog.get_logger("actorkit.sharding")
+
 _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
+_NAMED_MAX = 20
+"""How many of the handlers that are cut off at the end are named in the log."""
 _SWEEPS = 10
 """How many sweeps for idle entities there are in one ``passivate_after_s``."""
 _LOOKS = 64
@@ -132,10 +139,24 @@ class Region:
         while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
             await asyncio.sleep(_POLL_S)
         self._closed = True
+        self._say_what_still_runs()
         for call in self._deadlines.pending():
             if isinstance(call, EntityCall):
                 call.give_up("its node has stopped")
         await self._leases.stop()
+
+    def _say_what_still_runs(self) -> None:
+        running = [each.call for each in self._deadlines.pending() if isinstance(each, RunningHandler)]
+        for call in sorted(running, key=lambda call: str(call.pid))[:_NAMED_MAX]:
+            _log.warning(
+                "region.handler_cut_off",
+                entity=str(call.pid),
+                handler=call.handler.name,
+                command=call.command_id,
+                hint=f"it was still running {self._settings.drain_timeout_s:g} s after the stop and is being cancelled",
+            )
+        if len(running) > _NAMED_MAX:
+            _log.warning("region.handlers_cut_off", running=len(running), named=_NAMED_MAX)
 
     def register(self, cls: type[Any]) -> EntityType:
         """The declaration of a class, known from now on. Raises ``DeclarationError`` for a second class of its name."""

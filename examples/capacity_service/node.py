@@ -100,7 +100,9 @@ class Node:
     def behind(self) -> str | None:
         """``None`` if the read model shows all that is committed, else why it may not: so far each node has its own."""
         if not self._owning.done():
-            return "it waits for shards that another node has"
+            others = self._system.region.waiting_for
+            owners = ", ".join(sorted(set(others.values()))) or "another node"
+            return f"it waits for {len(others) or 'the'} shards that {owners} has; GET /cluster/shards shows them"
         return self._system.ready
 
     def member(self) -> Member:

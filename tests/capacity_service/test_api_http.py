@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from actorkit.errors import HandlerFailed, JournalUnavailable, OutcomeUnknown, Overloaded, Unavailable
 from actorkit.readmodel.view import View
 from examples.capacity_service.entity import Pool
-from tests.capacity_service.service import DOCUMENT, Client, serving, settings
+from examples.capacity_service.node import Node
+from tests.capacity_service.service import DOCUMENT, Client, serving, settings, until
 
 JSON = {"Content-Type": "application/json"}
 CALLS = ("pools", "reserve", "release", "availability")
@@ -183,6 +185,25 @@ async def test_a_node_that_is_starting_is_live_and_serves_nothing_yet(
         reply = await service.post(call, body)
         assert (reply.status, reply.problem) == (503, "unavailable")
     assert (await service.get("/cluster/members")).body["members"][0]["status"] == "joining"
+
+
+async def test_a_node_that_waits_for_shards_says_whose_they_are(service: Client, tmp_path: Path) -> None:
+    """A second node on the journal of the first one: it is up, not ready, and says why."""
+    await service.pool("p")
+    other = Node(settings(tmp_path))
+    await other.start()
+    try:
+        owner = str(service.node._system.node)
+        await until(lambda: owner in (other.not_ready() or ""))
+        assert other.not_ready() == f"it waits for 8 shards that {owner} has; GET /cluster/shards shows them"
+        async with aiohttp.ClientSession() as session:
+            client = Client(session, other)
+            assert (await client.get("/health/ready")).body["detail"] == other.not_ready()
+            assert owner in {shard["owner"] for shard in (await client.get("/cluster/shards")).body["shards"]}
+            reply = await client.post("availability", {})
+            assert (reply.status, reply.problem) == (503, "unavailable")
+    finally:
+        await other.stop()
 
 
 async def test_members(service: Client) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
+from structlog.testing import capture_logs
+
 from actorkit import ActorSystem, PersistentActor, command, query
 from actorkit.errors import CallError, JournalUnavailable, OutcomeUnknown, Overloaded, RecoveryFailed, Unavailable
 from actorkit.ids import PersistenceId, shard_of
@@ -267,6 +269,23 @@ async def test_what_is_still_running_after_the_drain_may_not_call_others(nodes: 
     assert "refused" in Busy.entered
     await stop
     assert len(await journal.inner.read_stream("account/target", after=0, limit=5)) == 1
+
+
+async def test_a_handler_that_hangs_while_its_node_stops_is_named_in_the_log(nodes: Nodes) -> None:
+    """Also one whose caller has long been told, and not more of them than anybody would read."""
+    system = await nodes.start(drain_timeout_s=10)
+    named = later(system.get(Relay, "named").relay.options(deadline_s=1)("gate"))
+    others = [later(system.get(Relay, f"r{number}").relay("gate")) for number in range(30)]
+    await eventually(lambda: len(Busy.entered) == 31)
+    with capture_logs() as lines:
+        await system.stop()
+    await asyncio.gather(named, *others)
+    cut_off = [line for line in lines if line["event"] == "region.handler_cut_off"]
+    assert len(cut_off) == 20
+    assert [(line["handler"], line["log_level"]) for line in cut_off] == [("relay", "warning")] * 20
+    assert cut_off[0]["entity"] == "relay/named"
+    [rest] = [line for line in lines if line["event"] == "region.handlers_cut_off"]
+    assert rest["running"] == 31
 
 
 async def test_timers_do_not_begin_anything_while_their_node_stops(nodes: Nodes) -> None:
