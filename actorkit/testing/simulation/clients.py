@@ -110,12 +110,14 @@ class Door:
 
 
 class _Waiting:
-    __slots__ = ("future", "handler", "target", "timer")
+    __slots__ = ("copies", "future", "handler", "target", "timer")
 
     def __init__(self, future: asyncio.Future[Any], handler: Handler, target: PersistenceId) -> None:
         self.future = future
         self.handler = handler
         self.target = target
+        self.copies = 1
+        """How many answers may come. As long as one is out, another one saying "not executed" says nothing."""
         self.timer: asyncio.TimerHandle
 
 
@@ -175,8 +177,15 @@ class Client:
         waiting.timer = self._loop.call_later(within_s + _PATIENCE_S, self._gave_up, number)
         node = self._nodes[self._chosen.setdefault(pid, self._tried) % len(self._nodes)]
         request = _encode(_Request(number, message))
-        self._network.send(self.name, node, request, may_repeat=key is not None)
+        waiting.copies = self._network.send(self.name, node, request, may_repeat=key is not None)
         return future
+
+    def _says_nothing(self, answer: _Answer) -> bool:
+        waiting = self._waiting.get(answer.number)
+        if waiting is None or not answer.error:
+            return False
+        waiting.copies -= 1
+        return waiting.copies > 0
 
     def _take(self, number: int) -> _Waiting | None:
         waiting = self._waiting.pop(number, None)
@@ -187,6 +196,8 @@ class Client:
 
     def _receive(self, source: str, data: bytes) -> None:
         answer = _decode_answer(data)
+        if self._says_nothing(answer):
+            return
         waiting = self._take(answer.number)
         if waiting is None:
             return

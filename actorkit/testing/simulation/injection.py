@@ -121,22 +121,32 @@ def _pause(world: World, fault: Fault) -> End:
 
 def _pause_at_step(world: World, fault: Fault) -> End:
     process = _node(world, fault).process
-    process.at_step = (process.steps + int(_STEPS * fault.intensity), partial(world.loop.pause, process))
+    paused = False
+
+    def pause() -> None:
+        nonlocal paused
+        paused = True
+        world.loop.pause(process)
 
     def end() -> None:
-        process.at_step = None
-        world.loop.resume(process)
+        if paused:
+            world.loop.resume(process)
+        else:
+            process.at_step = None
 
+    process.at_step = (process.steps + int(_STEPS * fault.intensity), pause)
     return end
 
 
 def _suspend(world: World, fault: Fault) -> End:
     node = _node(world, fault)
-    process, began_s = node.process, world.loop.now_s
+    process = node.process
+    node.clock.sleep()
     world.loop.pause(process)
 
     def wake() -> None:
-        node.clock.slept(world.loop.now_s - began_s)
+        # A machine that was switched off meanwhile is awake already.
+        node.clock.wake()
         world.loop.retime(node.clock)
         world.loop.resume(process)
 

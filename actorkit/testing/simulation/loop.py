@@ -176,18 +176,30 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         heapify(self._timers)
 
     def pause(self, process: Process) -> None:
-        """It does nothing from now on, while its clocks go on; what it is sent and what comes due waits."""
+        """It does nothing from now on, while its clocks go on; what it is sent and what comes due waits.
+
+        A process that is paused twice goes on when it was resumed twice.
+        """
+        process.holds += 1
         if process.state is State.RUNNING:
             process.state = State.PAUSED
             process.paused_since_s = self.now_s
 
     def resume(self, process: Process) -> None:
         """It goes on with what has come meanwhile, in that order."""
-        if process.state is State.PAUSED:
-            process.state = State.RUNNING
-            process.paused_s += self.now_s - process.paused_since_s
-            self._ready.extend(process.deferred)
-            process.deferred.clear()
+        process.holds -= 1
+        if process.state is not State.PAUSED or process.holds > 0:
+            return
+        process.state = State.RUNNING
+        process.paused_s += self.now_s - process.paused_since_s
+        local_s = process.clock.monotonic_s()
+        for call in process.deferred:
+            if call.local_s > local_s:
+                # By its own clock, which has stood still meanwhile, it is not due yet.
+                heappush(self._timers, (process.clock.true_at(call.local_s), call.number, call))
+            else:
+                self._ready.append(call)
+        process.deferred.clear()
 
     def retime(self, clock: MachineClock) -> None:
         """The clock has changed its rate or has stood still: timers of its processes come due at other times now."""

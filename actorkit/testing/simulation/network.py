@@ -75,16 +75,16 @@ class Network:
         """From now on messages to the address go to that process (the running one), until another one listens."""
         self._listeners[address] = (process or self._loop.current, receive, refused)
 
-    def send(self, source: str, target: str, message: bytes, *, connection: int = 0, may_repeat: bool = True) -> None:
+    def send(self, source: str, target: str, message: bytes, *, connection: int = 0, may_repeat: bool = True) -> int:
         """Sends it on its way; whether it arrives nobody knows. ``may_repeat``: it may arrive twice.
 
-        Within a connection other than 0 order is kept.
+        Within a connection other than 0 order is kept. Returns how many copies there are on the way, at least one.
         """
         random, faults = self._random, self.faults
         self.sent += 1
         if faults.loss and random.random() < faults.loss:
             self._drop(source, target, "lost")
-            return
+            return 1
         low_s, high_s = self._settings.delay_s
         due_s = self._loop.now_s + low_s + (high_s - low_s) * random.random() + faults.delay_s * random.random()
         if connection:
@@ -93,6 +93,8 @@ class Network:
         self._travel(source, target, message, due_s)
         if faults.duplicates and may_repeat and random.random() < faults.duplicates:
             self._travel(source, target, message, due_s + faults.delay_s * random.random())
+            return 2
+        return 1
 
     def _travel(self, source: str, target: str, message: bytes, due_s: float) -> None:
         listener = self._listeners.get(target)

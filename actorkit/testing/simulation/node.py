@@ -116,6 +116,7 @@ class Node:
         if self.process.alive:
             self._world.trace.note(f"{self.name}: dies, {why}")
             self._world.loop.crash(self.process)
+            self.clock.wake()
             self.system = None
 
     def leave(self) -> None:

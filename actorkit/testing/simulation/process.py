@@ -46,9 +46,12 @@ class MachineClock:
         self._lease_s = booted_s
         self._wall_us = WALL_START_US + int(self._since_s * 1e6)
         self.rate = 1.0
+        self._asleep = False
 
     def monotonic_s(self) -> float:
         """Counts while the machine is awake."""
+        if self._asleep:
+            return self._monotonic_s
         return self._monotonic_s + (self._true_s() - self._since_s) * self.rate
 
     def lease_s(self) -> float:
@@ -75,16 +78,22 @@ class MachineClock:
         """Somebody sets the wall clock."""
         self._wall_us += int(seconds * 1e6)
 
-    def slept(self, true_s: float) -> None:
-        """The machine was suspended for so long, just now. Timers are then to be looked at anew."""
+    def sleep(self) -> None:
+        """The machine is suspended; its processes are to be paused."""
         self._rebase()
-        self._monotonic_s -= true_s * self.rate
+        self._asleep = True
+
+    def wake(self) -> None:
+        """It goes on. Timers are then to be looked at anew."""
+        self._rebase()
+        self._asleep = False
 
     def _rebase(self) -> None:
         now_s = self._true_s()
         passed_s = (now_s - self._since_s) * self.rate
         self._since_s = now_s
-        self._monotonic_s += passed_s
+        if not self._asleep:
+            self._monotonic_s += passed_s
         self._lease_s += passed_s
         self._wall_us += int(passed_s * 1e6)
 
@@ -92,7 +101,7 @@ class MachineClock:
 class Process:
     """What a scheduled call belongs to. Made by ``SimulatedLoop.new_process``."""
 
-    __slots__ = ("at_step", "clock", "deferred", "grave", "name", "number", "paused_s", "paused_since_s", "state", "steps")
+    __slots__ = ("at_step", "clock", "deferred", "grave", "holds", "name", "number", "paused_s", "paused_since_s", "state", "steps")
 
     def __init__(self, name: str, number: int, clock: MachineClock) -> None:
         self.name = name
@@ -107,6 +116,8 @@ class Process:
         """What came while it was paused, in order."""
         self.grave: list[Any] = []
         """What a dead process holds: kept until the end, since Python runs cleaning-up code of what it throws away."""
+        self.holds = 0
+        """For how many reasons it is paused."""
         self.paused_since_s = 0.0
         self.paused_s = 0.0
         """How long it has been paused, all told."""
