@@ -12,23 +12,19 @@ import logging
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 import structlog
 
 __all__ = ["LogFields", "configure", "current", "logger", "turn_fields"]
 
 
-class LogFields:
-    """Whose turn it is. Empty fields are left out of the line. Cheap to make: it is made for every command."""
+class LogFields(Protocol):
+    """What can say whose turn it is. It is only asked when a line is written."""
 
-    __slots__ = ("actor", "command", "entity", "trace")
-
-    def __init__(self, actor: str, entity: str = "", command: str = "", trace: str = "") -> None:
-        self.actor = actor
-        self.entity = entity
-        self.command = command
-        self.trace = trace
+    def log_fields(self) -> Mapping[str, str]:
+        """``actor``, ``entity``, ``command`` and ``trace``; empty ones are left out of the line."""
+        ...
 
 
 current: Final[ContextVar[Mapping[str, str] | LogFields | None]] = ContextVar("actorkit_log_fields", default=None)
@@ -40,11 +36,7 @@ def turn_fields(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> M
     fields = current.get()
     if fields is None:
         return line
-    pairs: Mapping[str, str]
-    if isinstance(fields, LogFields):
-        pairs = {name: getattr(fields, name) for name in LogFields.__slots__}
-    else:
-        pairs = fields
+    pairs = fields if isinstance(fields, Mapping) else fields.log_fields()
     for name, value in pairs.items():
         if value:
             line.setdefault(name, value)

@@ -159,7 +159,7 @@ class Cell:
 
     async def put(self, message: object, deadline_s: float) -> None:
         """What ``ActorRef.send`` promises."""
-        if not self._senders and (len(self.mailbox) < self.capacity or self.refusal() is None):
+        if not self._senders.line and (len(self.mailbox) < self.capacity or self.refusal() is None):
             self.mailbox.append(message)
             self.wake()
             return
@@ -256,7 +256,7 @@ class Cell:
                     return
                 receive = self.receive
         self.current = NOTHING
-        if self._senders:
+        if self._senders.line:
             self._senders.admit(self.mailbox, self.capacity)
         if mailbox:
             self.loop.call_soon(self.run, context=self.variables)
@@ -279,7 +279,7 @@ class Cell:
         if type(item) is Ask:
             item.running = True
         limit_s = self.runtime.settings.handler_limit_s
-        if self._senders:
+        if self._senders.line:
             self._senders.admit(self.mailbox, self.capacity)
         task = self.occupy(coroutine, self._ended)
         if limit_s is not None:

@@ -48,7 +48,7 @@ class Life:
         self._watching: dict[Cell, None] = {}
         self._watchers: dict[Cell, None] = {}
         self._waiting: list[asyncio.Future[None]] = []
-        cell.variables.run(logs.current.set, logs.LogFields(cell.path))
+        cell.variables.run(logs.current.set, {"actor": cell.path})
 
     # ---------------------------------------------------------------------------------------------------- start
 

@@ -60,16 +60,14 @@ class Ask(msgspec.Struct, eq=False):
 class Senders:
     """Who waits for room in a mailbox: first come, first served; at most ``limit`` at once."""
 
-    __slots__ = ("_limit", "_line", "_loop", "_receiver")
+    __slots__ = ("_limit", "_loop", "_receiver", "line")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, receiver: str) -> None:
         self._loop = loop
         self._limit = limit
         self._receiver = receiver
-        self._line: deque[tuple[asyncio.Future[bool], Any]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._line)
+        self.line: deque[tuple[asyncio.Future[bool], Any]] = deque()
+        """Who waits, with what. Only looked at from outside: the hot path asks whether there is anybody."""
 
     async def wait(self, message: object, deadline_s: float) -> bool:
         """Until ``message`` has been let in (True) or sent away by ``close`` (False).
@@ -77,11 +75,11 @@ class Senders:
         Raises ``TimeoutError`` after ``deadline_s`` seconds, ``Overloaded`` if too many wait already. Then, and on
         cancellation, the message is not in, except that a cancellation may come just after it got in.
         """
-        if len(self._line) >= self._limit:
+        if len(self.line) >= self._limit:
             raise Overloaded(f"the line of senders to {self._receiver}", limit=self._limit)
         admitted: asyncio.Future[bool] = self._loop.create_future()
         entry = (admitted, message)
-        self._line.append(entry)
+        self.line.append(entry)
         try:
             async with asyncio.timeout(deadline_s):
                 return await admitted
@@ -92,20 +90,20 @@ class Senders:
         finally:
             # Messages are not compared: an author's __eq__ may do anything.
             if not admitted.done() or admitted.cancelled():
-                self._line = deque(other for other in self._line if other is not entry)
+                self.line = deque(other for other in self.line if other is not entry)
 
     def admit(self, mailbox: deque[Any], capacity: int) -> None:
         """Let in as many as there is room for."""
-        while self._line and len(mailbox) < capacity:
-            admitted, message = self._line.popleft()
+        while self.line and len(mailbox) < capacity:
+            admitted, message = self.line.popleft()
             if not admitted.done():
                 mailbox.append(message)
                 admitted.set_result(True)
 
     def close(self) -> Iterator[Any]:
         """Send everybody away; gives their messages."""
-        while self._line:
-            admitted, message = self._line.popleft()
+        while self.line:
+            admitted, message = self.line.popleft()
             if not admitted.done():
                 admitted.set_result(False)
                 yield message

@@ -44,17 +44,6 @@ class Admission:
         """The entity's memory is rebuilt: what is remembered here comes from the store again."""
         self.keys.forget_all()
 
-    @property
-    def open(self) -> bool:
-        """Whether a new call without a key may simply be run."""
-        entity = self._entity
-        return (
-            entity.broken is None
-            and not entity.lost
-            and len(entity.gate.waiting) < self._pending_max
-            and self._services.writer.has_room
-        )
-
     def admit(self, call: EntityCall) -> Step:
         entity = self._entity
         if call.progress is not Progress.QUEUED:
@@ -204,7 +193,7 @@ class Admission:
 
     def _answer(self, call: EntityCall, reply: Any, ending: CallError | None) -> None:
         entity = self._entity
-        entity.answer_from_memory(Answer(call, reply, ending, entity.sequence, entity.shard.epoch, True))
+        entity.answer_from_memory(Answer(call, reply, ending, entity.sequence, entity.shard.epoch, True, True))
 
     def _store_failed(self, call: EntityCall, error: JournalError) -> None:
         call.fail(Unavailable(str(self._entity.pid), f"the journal cannot be read: {error}"))

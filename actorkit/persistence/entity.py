@@ -85,6 +85,7 @@ class Entity(Actor[Any]):
         self._path = ""
         self._wall_us = services.clock.wall_us
         self._publishes = bool(entity_type.published)
+        self._pending_max = settings.pending_max_answers
         self.broken: CallError | None = None
         """Why the entity takes no calls: its state could not be rebuilt."""
         self.lost = False
@@ -126,7 +127,15 @@ class Entity(Actor[Any]):
         if type(message) is not EntityCall:
             raise TypeError(f"{self.pid} got {message!r}, which is no call")
         try:
-            if message.key is None and message.attempt == 1 and self.admission.open:
+            # Most calls come without a key, the first time, while nothing is wrong: they need not be looked at closer.
+            if (
+                message.key is None
+                and message.attempt == 1
+                and self.broken is None
+                and not self.lost
+                and len(self.gate.waiting) < self._pending_max
+                and self.services.writer.has_room
+            ):
                 step = self.run(message) if message.progress is Progress.QUEUED else None
             else:
                 step = self.admission.admit(message)
@@ -270,7 +279,7 @@ class Entity(Actor[Any]):
             counters.queries += 1
         remembered = call.key is not None and (rejected is None or rejected.remembered)
         if not turn.emitted and not remembered:
-            answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch, True)
+            answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch, True, True)
             answer.gone_out = turn.gone_out
             if rejected is None:
                 answer.effects = turn.effects
@@ -283,7 +292,7 @@ class Entity(Actor[Any]):
         except (TypeError, OverflowError, ValueError) as error:
             self._handler_failed(call, turn, error)
             return
-        answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch, False)
+        answer = Answer(call, reply, rejected, self.sequence, self.shard.epoch)
         answer.gone_out = turn.gone_out
         if rejected is None:
             answer.effects = turn.effects
@@ -335,7 +344,7 @@ class Entity(Actor[Any]):
 
     def append_again(self, answer: Answer, outcome: Append) -> None:
         """The outcome of a command that emitted nothing was lost: it is stored as it was decided."""
-        again = Answer(answer.call, answer.reply, answer.rejected, self.sequence, self.shard.epoch, False)
+        again = Answer(answer.call, answer.reply, answer.rejected, self.sequence, self.shard.epoch)
         again.gone_out, again.effects = answer.gone_out, answer.effects
         again.outcome = msgspec.structs.replace(outcome, epoch=self.shard.epoch, expected=self.sequence)
         if outcome.key is not None and outcome.outcome is not None:
@@ -365,9 +374,14 @@ class Entity(Actor[Any]):
     def _landed(self, answer: Answer, result: AppendResult | JournalError | Overloaded) -> None:
         """What became of an append."""
         if type(result) is Appended:
-            self.gate.landed(answer)
+            gate = self.gate
+            gate.landed(answer)
             if not self.settling.failed:
-                self.release()
+                if len(gate.waiting) == 1 and gate.waiting[0] is answer and not self.admission.waits_for_room:
+                    gate.waiting.clear()
+                    self.leave_now(answer)
+                else:
+                    self.release()
                 return
         else:
             self.gate.failed(answer, result)

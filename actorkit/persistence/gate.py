@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from actorkit.errors import CallError, JournalError, Overloaded
 from actorkit.journal.protocols import Append, AppendResult, StoredSnapshot
 from actorkit.persistence.calls import EntityCall
@@ -24,52 +26,32 @@ __all__ = ["Answer", "Gate"]
 Effect = Callable[[], None]
 
 
-class Answer:
+class Answer(msgspec.Struct, eq=False):
     """What a call that has been handled gives out, once it may."""
 
-    __slots__ = (
-        "call",
-        "confirmed",
-        "discards",
-        "durable",
-        "effects",
-        "epoch",
-        "failure",
-        "from_memory",
-        "gone_out",
-        "outcome",
-        "rejected",
-        "reply",
-        "sequence",
-        "snapshot",
-        "views",
-    )
-
-    def __init__(
-        self, call: EntityCall, reply: Any, rejected: CallError | None, sequence: int, epoch: int, from_memory: bool
-    ) -> None:
-        self.call = call
-        self.reply = reply
-        self.rejected = rejected
-        self.sequence = sequence
-        """The entity's sequence that the answer has seen."""
-        self.from_memory = from_memory
-        """It has no append of its own, so it needs a valid lease as well."""
-        self.epoch = epoch
-        """The shard's epoch when the handler ran; that of its append, if it has one."""
-        self.durable = from_memory
-        self.confirmed = False
-        """The store has confirmed, after the handler ended, that the shard is ours under this epoch."""
-        self.discards = False
-        """The state must be rebuilt without what the handler had emitted before this answer is given."""
-        self.outcome: Append | None = None
-        """The append of a command that emitted nothing: if it is lost, it can be made again as it was."""
-        self.failure: AppendResult | JournalError | Overloaded | None = None
-        self.effects: Sequence[Effect] = ()
-        self.views: Sequence[tuple[str, Any]] = ()
-        self.snapshot: StoredSnapshot | None = None
-        self.gone_out = False
-        """Its handler has asked somebody whose own deduplication does not cover a second run."""
+    call: EntityCall
+    reply: Any
+    rejected: CallError | None
+    sequence: int
+    """The entity's sequence that the answer has seen."""
+    epoch: int
+    """The shard's epoch when the handler ran; that of its append, if it has one."""
+    from_memory: bool = False
+    """It has no append of its own, so it needs a valid lease as well."""
+    durable: bool = False
+    """Nothing of its own is still on its way: so from the start where it has no append."""
+    confirmed: bool = False
+    """The store has confirmed, after the handler ended, that the shard is ours under this epoch."""
+    discards: bool = False
+    """The state must be rebuilt without what the handler had emitted before this answer is given."""
+    outcome: Append | None = None
+    """The append of a command that emitted nothing: if it is lost, it can be made again as it was."""
+    failure: AppendResult | JournalError | Overloaded | None = None
+    effects: Sequence[Effect] = ()
+    views: Sequence[tuple[str, Any]] = ()
+    snapshot: StoredSnapshot | None = None
+    gone_out: bool = False
+    """Its handler has asked somebody whose own deduplication does not cover a second run."""
 
 
 class Gate:

@@ -90,7 +90,6 @@ class Settling:
         It stands in line like any other answer, since it may have seen what is not durable yet.
         """
         answer = Answer(call, None, ending, 0, self._entity.shard.epoch, True)
-        answer.durable = False
         answer.discards = True
         answer.gone_out = gone_out
         self._entity.gate.hold(answer)

@@ -6,38 +6,35 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
+
 from actorkit.errors import CallingOutAfterEmit
 from actorkit.journal.protocols import NewEvent
-from actorkit.logs import LogFields
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler
 
 __all__ = ["EntityTurn", "id_of_call_within"]
 
 
-class EntityTurn(LogFields):
+class EntityTurn(msgspec.Struct, eq=False):
     """One call being handled. It is also the fields of every log line that the handler writes."""
 
-    __slots__ = ("call", "calls_made", "effects", "emitted", "gone_out", "over", "spoiled", "time_us")
+    path: str
+    stream: str
+    call: EntityCall
+    time_us: int
+    """The time of this turn and of all its events."""
+    emitted: list[NewEvent] = []
+    effects: list[Callable[[], None]] = []
+    calls_made: int = 0
+    gone_out: bool = False
+    over: bool = False
+    spoiled: Exception | None = None
+    """An event could not be applied: the turn fails, whatever its handler makes of that."""
 
-    def __init__(self, path: str, stream: str, call: EntityCall, time_us: int) -> None:
-        self.actor = path
-        self.entity = stream
-        self.command = call.command_id
-        self.trace = "" if call.origin is OUTSIDE else call.trace.trace_parent or call.trace.correlation
-        self.call = call
-        self.time_us = time_us
-        """The time of this turn and of all its events."""
-        self.emitted: list[NewEvent] = []
-        self.effects: list[Callable[[], None]] = []
-        self.calls_made = 0
-        self.gone_out = False
-        self.over = False
-        self.spoiled: Exception | None = None
-        """An event could not be applied: the turn fails, whatever its handler makes of that."""
-
-    @property
-    def path(self) -> str:
-        return self.actor
+    def log_fields(self) -> dict[str, str]:
+        call = self.call
+        trace = "" if call.origin is OUTSIDE else call.trace.trace_parent or call.trace.correlation
+        return {"actor": self.path, "entity": self.stream, "command": call.command_id, "trace": trace}
 
     def hold(self, effect: Callable[[], None]) -> bool:
         """Messages to others and timers wait at the output gate with the answer of the call that they come from."""

@@ -51,7 +51,7 @@ async def test_a_line_from_within_a_turn_carries_the_actor(runtime: ActorRuntime
 
 async def test_a_command_adds_entity_command_and_trace(runtime: ActorRuntime, lines: io.StringIO) -> None:
     def handle(_: Recorder) -> None:
-        token = logs.current.set(logs.LogFields("/pool", entity="Pool/p1", command="c1", trace="t1"))
+        token = logs.current.set({"actor": "/pool", "entity": "Pool/p1", "command": "c1", "trace": "t1"})
         structlog.get_logger().info("in a command")
         logs.current.reset(token)
         structlog.get_logger().info("after it")

@@ -255,4 +255,4 @@ async def test_a_sender_that_has_just_been_cancelled_is_not_let_in() -> None:
     waiting[0].cancel()
     line.admit(mailbox, 1)
     await asyncio.wait(waiting)
-    assert (list(mailbox), waiting[1].result(), len(line)) == ([1], True, 0)
+    assert (list(mailbox), waiting[1].result(), len(line.line)) == ([1], True, 0)

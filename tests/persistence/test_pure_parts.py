@@ -23,7 +23,7 @@ from actorkit.persistence.signatures import Signature, is_value
 
 def answer(sequence: int, *, from_memory: bool = False) -> Answer:
     call: Any = object()
-    return Answer(call, None, None, sequence, 1, from_memory)
+    return Answer(call, None, None, sequence, 1, from_memory, from_memory)
 
 
 # ----------------------------------------------------------------------------------------------------------------- gate
