@@ -57,7 +57,8 @@ def _new_seed(config: pytest.Config) -> int:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     runs = int(metafunc.config.getoption("sim_runs") or 1)
-    if runs > 1 and "sim_seed" in metafunc.fixturenames:
+    pinned = any("sim_seed" in str(mark.args[:1]) for mark in metafunc.definition.iter_markers("parametrize"))
+    if runs > 1 and "sim_seed" in metafunc.fixturenames and not pinned:
         first = metafunc.config.stash[_SEED]
         seeds = [(first + number) % _SEEDS_MAX for number in range(runs)]
         metafunc.parametrize("sim_seed", seeds, indirect=True, ids=[f"seed={seed}" for seed in seeds])

@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from actorkit.testing import given
+from examples.capacity_service.domain import PoolCreated, Reserved
+from examples.capacity_service.entity import Pool
+
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 TUTORIAL = (PROJECT / "docs" / "tutorial.md").read_text()
+TESTING = (PROJECT / "docs" / "testing.md").read_text()
+TESTING_BLOCKS = re.findall(r"^```python\n(.*?)^```$", TESTING, re.MULTILINE | re.DOTALL)
 TUTORIAL_BLOCKS = re.findall(r"^```python\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
 
 
@@ -43,6 +49,24 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     assert printed["then"] == "100"
     assert printed["totals"] == "{'ann': 150, 'bob': 7}"
     assert printed["refused"] == "the account is closed 7"
+
+
+def test_the_testing_guide_is_a_test_module_that_passes(tmp_path: Path) -> None:
+    module = tmp_path / "test_guide.py"
+    module.write_text("\n\n".join(TESTING_BLOCKS))
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-W", "error"]
+    for options in (["--golden-update"], ["--sim-runs=20"]):
+        run = [*command, *options, str(module)]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_message_in_the_testing_guide_is_the_one_that_is_given() -> None:
+    [shown] = re.findall(r"^```text\n(.*?)^```$", TESTING, re.MULTILINE | re.DOTALL)
+    with pytest.raises(AssertionError) as broken:
+        given(Pool, PoolCreated(10)).when(lambda pool: pool.reserve(3, "order-7")).emits(Reserved("order-7", 4))
+    assert str(broken.value).startswith(shown)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))])

@@ -177,6 +177,16 @@ async def test_rare(actor_system, sim_seed, units):
     result.stdout.fnmatch_lines(['repeat with: pytest "test_pools.py::test_rare[[]3[]]" --sim-seed=11'])
 
 
+def test_a_seed_that_is_pinned_stays_whatever_the_options_say(run_once: Run) -> None:
+    source = """
+@pytest.mark.parametrize("sim_seed", [7], indirect=True)
+async def test_pinned(actor_system, sim_seed):
+    await actor_system()
+    assert sim_seed == actor_system.seed == 7
+"""
+    run_once(source, "--sim-seed=1", "--sim-runs=3").assert_outcomes(passed=1)
+
+
 def test_many_seeds_under_xdist(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_pools=POOL + "def test_it(sim_seed): pass")
     pytester.runpytest_subprocess("-n2", "--sim-runs=6").assert_outcomes(passed=6)
