@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from bench.measure import result, scratch
@@ -40,7 +42,7 @@ def _process(*arguments: str, port: int) -> Iterator[None]:
         process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
         try:
             give_up_s = time.monotonic() + START_MAX_S
-            while not _listens(port):
+            while not _serves(port):
                 if process.poll() is not None or time.monotonic() > give_up_s:
                     log.seek(0)
                     raise RuntimeError(f"{arguments[0]} did not start: {log.read().decode()}")
@@ -51,9 +53,12 @@ def _process(*arguments: str, port: int) -> Iterator[None]:
             process.wait()
 
 
-def _listens(port: int) -> bool:
+def _serves(port: int) -> bool:
+    """Whether it is up, and ready as far as it says anything about that."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=1).close()
+    except urllib.error.HTTPError as error:
+        return error.code != HTTPStatus.SERVICE_UNAVAILABLE
     except OSError:
         return False
     return True
