@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -15,35 +14,11 @@ import uvloop
 from actorkit import logs
 from actorkit.actor import Actor, ActorRuntime
 from actorkit.clock import SystemClock
+from actorkit.testing.simulation.loop import SimulatedLoop
 
 
-class JumpingSelector(selectors.SelectSelector):
-    """Never blocks: the loop's clock jumps by what it would have waited."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if ready:
-            return ready
-        if timeout is None:
-            raise AssertionError("nothing is scheduled any more: the test waits for what will never happen")
-        self.loop.now_s += max(timeout, 0.0)
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        selector = JumpingSelector()
-        selector.loop = self
-        super().__init__(selector)
-
-        self.unhandled: list[Mapping[str, Any]] = []
-        self.set_exception_handler(lambda _, context: self.unhandled.append(context))
-
-    def time(self) -> float:
-        return self.now_s
+class VirtualLoop(SimulatedLoop):
+    """Waiting costs nothing; waiting for ever, and exceptions that nobody handles, fail the test."""
 
     def close(self) -> None:
         super().close()
