@@ -231,6 +231,10 @@ KEYED = contents(
         ([(None, "c1", "replied", 1)], "nobody used it"),
         ([(None, "c1", "replied", 5)], "was told 5, and position 1 has 1"),
         ([(None, "c1", "not_executed", "")], "(add, command c1) was not executed, and is stored at position 1"),
+        (
+            [("k", "c1", "not_executed", ""), ("k", "c3", "replied", 1)],
+            "(add, command c1) was not executed, and is stored",
+        ),
         ([(None, "c9", "replied", 5), (None, None, "replied", 5)], "nobody used it"),
     ],
 )

@@ -177,6 +177,7 @@ class _Acknowledged:
                 continue
             who = f"operation {operation.number} ({operation.name}, key {key!r})"
             if operation.outcome is Outcome.NOT_EXECUTED:
+                # Where a later attempt was executed, only command ids tell them apart.
                 if record is not None and key not in self.keys_executed:
                     yield self._violation(f"{who} was not executed, and is stored at position {record.position}")
             elif operation.outcome is Outcome.UNKNOWN or operation.code in self.unstored:
@@ -189,12 +190,12 @@ class _Acknowledged:
     def by_command_id(self) -> Iterator[Violation]:
         for operation in self.operations:
             record = self.commands.get(operation.command_id or "")
-            if record is None or operation.key is not None:
+            if record is None:
                 continue
             who = f"operation {operation.number} ({operation.name}, command {operation.command_id})"
             if operation.outcome is Outcome.NOT_EXECUTED:
                 yield self._violation(f"{who} was not executed, and is stored at position {record.position}")
-            elif operation.outcome is not Outcome.UNKNOWN:
+            elif operation.outcome is not Outcome.UNKNOWN and operation.key is None:
                 yield from self._same_answer(who, operation, record)
 
     def strangers(self) -> Iterator[Violation]:
