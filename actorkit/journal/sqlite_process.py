@@ -25,6 +25,8 @@ from actorkit.journal.sqlite_frames import HEADER_BYTES, Answer, Hello, frame, l
 
 __all__ = ["AppendHelper", "AppendProcess", "Unreadable"]
 
+_START_MAX_S = 30.0
+"""How long an interpreter may take to start on a busy machine; the thread does the work meanwhile."""
 _MANY = 16
 """Smaller commits are no reason for a process: the loop has time for the thread then."""
 _answers = msgspec.msgpack.Decoder(Answer)
@@ -56,7 +58,7 @@ class AppendProcess:
     async def start(self) -> None:
         """Returns once the process has opened the file.
 
-        Raises ``JournalUnavailable`` where it cannot be started or cannot open it, or not within the busy timeout.
+        Raises ``JournalUnavailable`` where it cannot be started or cannot open it in time.
         """
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
@@ -71,7 +73,7 @@ class AppendProcess:
             raise JournalUnavailable(f"{self._file}: no append process can be started: {error!r}") from error
         self._listener = asyncio.create_task(self._listen(self._process), name="actorkit-journal-append-process")
         try:
-            async with asyncio.timeout(2 * self._settings.busy_timeout_s):
+            async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
                 open_answer(await self._send(frame(Hello(self._file, self._settings))))
         except TimeoutError:
             await self.close()

@@ -112,6 +112,8 @@ class SqliteWriter:
             return await job.future
         finally:
             timer.cancel()
+            # Whoever has given up is not to find it done after all, as far as it has not begun.
+            job.claim()
 
     def _give_up(self, job: _Job[Any]) -> None:
         if job.claim():

@@ -115,7 +115,7 @@ async def test_when_it_is_killed_its_batches_are_in_doubt_and_the_thread_goes_on
 
 async def test_while_another_process_holds_the_file_it_says_that_nothing_was_stored(file: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
-    journal = await opened(file, busy_timeout_s=0.2)
+    journal = await opened(file, busy_timeout_s=1.0)
     with open(f"{file}-lock", "rb+") as held:  # noqa: ASYNC230 - a lock, not data
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(JournalUnavailable, match="no turn within"):
