@@ -27,7 +27,8 @@ from actorkit.persistence.events import Event
 from actorkit.persistence.state import State
 from actorkit.testing.foldings import fold
 from actorkit.testing.outcomes import Expectations
-from actorkit.testing.rehearsal import Prepared, Request, Setting, rehearse, request_of
+from actorkit.testing.rehearsal import Setting, rehearse
+from actorkit.testing.requests import Prepared, Request, request_of
 
 __all__ = ["START_US", "Calling", "Given", "Outcome", "given"]
 

@@ -10,8 +10,9 @@ from actorkit.persistence.calls import Kind
 from actorkit.persistence.commands import Published
 from actorkit.persistence.events import Event
 from actorkit.persistence.state import State
-from actorkit.testing.rehearsal import Rehearsed, Setting, TimerNoted
+from actorkit.testing.rehearsal import Rehearsed, Setting
 from actorkit.testing.rendering import differences, indented, mismatch, numbered, shown
+from actorkit.testing.requests import TimerNoted
 
 __all__ = ["Expectations"]
 

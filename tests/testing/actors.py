@@ -60,6 +60,8 @@ class HallState(State):
 
 
 class Hall(PersistentActor[HallState, Added | Removed], name="tests.hall"):
+    escaped: ClassVar[Any] = None
+
     @command
     def add(self, *, seats: list[str]) -> int:
         self.emit(Added(seats))
@@ -94,6 +96,14 @@ class Hall(PersistentActor[HallState, Added | Removed], name="tests.hall"):
     @command
     def token(self) -> tuple[str, str, int, str | None]:
         return self.context.new_id(), self.context.new_id(), self.context.now_us, self.context.idempotency_key
+
+    @command
+    def refuse_with_what_cannot_travel(self) -> None:
+        raise SoldOut("no", by=object())
+
+    @command
+    def let_out(self) -> None:
+        Hall.escaped = self
 
     @command
     def beat(self) -> None:

@@ -207,6 +207,18 @@ def test_what_production_would_refuse_is_refused() -> None:
     given(Pool, PoolCreated(3)).when(lambda pool: pool.reserve(1, "a" * 3)).emits(Reserved)
 
 
+def test_a_refusal_whose_details_cannot_travel_is_a_failure() -> None:
+    HALL.when(lambda hall: hall.refuse_with_what_cannot_travel()).fails(TypeError)
+
+
+def test_after_its_handler_has_ended_an_actor_can_do_nothing() -> None:
+    HALL.when(lambda hall: hall.let_out()).emits_nothing()
+    for late in (lambda: Hall.escaped.emit(Removed("a")), lambda: Hall.escaped.context.now_us):
+        with pytest.raises(RuntimeError, match=r"no handler of tests\.hall/id is in progress"):
+            late()
+    Hall.escaped = None
+
+
 def test_arguments_that_do_not_fit_are_refused_before_anything_runs() -> None:
     with pytest.raises(TypeError, match="Expected `int`, got `str`"):
         given(Hall).when(lambda hall: hall.take("two"))  # type: ignore[arg-type]
