@@ -124,7 +124,8 @@ class _Waiting:
 class Client:
     """Calls entities through whichever of the nodes it takes to; made by ``World.client``.
 
-    For each entity it stays with one node, and goes on to the next where that does not answer. Implements ``CallTarget``.
+    For each entity it stays with one node, and goes on to the next where that does not answer. Implements
+    ``CallTarget``.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Guards (a shell): while a simulation runs, real clocks, random numbers, files, sockets and threads are out of reach.
 
-Python has no sandbox, so this replaces names: ``time.time`` and its like raise ``SimulationEscape`` with the seam to use
-instead. What was imported by name before (``from time import time``) and ``datetime.now``, which lives in a type that
-cannot be changed, are not seen. The machinery around a test (pytest, logging, tracebacks, the debugger) goes on as it
-did, and so do other threads.
+Python has no sandbox, so this replaces names: ``time.time`` and its like raise ``SimulationEscape`` with the seam to
+use instead. What was imported by name before (``from time import time``) and ``datetime.now``, which lives in a type
+that cannot be changed, are not seen. The machinery around a test (pytest, logging, tracebacks, the debugger) goes on as
+it did, and so do other threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,8 @@ __all__ = ["guarded"]
 _HARMLESS = frozenset(
     {
         *("_pytest", "pytest", "pluggy", "pytest_timeout", "xdist", "execnet", "hypothesis", "coverage", "unittest"),
-        *("logging", "structlog", "warnings", "traceback", "linecache", "tokenize", "inspect", "importlib", "zipimport"),
+        *("logging", "structlog", "warnings", "traceback", "linecache", "tokenize", "inspect"),
+        *("importlib", "zipimport"),
         *("pdb", "bdb", "cmd", "code", "codeop", "doctest", "rich", "tracemalloc", "cProfile", "profile", "pstats"),
         *("_frozen_importlib", "_frozen_importlib_external", "pkgutil", "faulthandler", "_pyrepl", "readline"),
     }
@@ -37,7 +38,9 @@ _HARMLESS = frozenset(
 
 _CLOCK = "read the clock that actorkit hands out (context.now_us, actorkit.clock.Clock), or loop.time()"
 _WAITING = "await asyncio.sleep(...)"
-_RANDOM = "draw from the randomness that actorkit hands out (context.new_id, actorkit.clock.Randomness) or from the seed"
+_RANDOM = (
+    "draw from the randomness that actorkit hands out (context.new_id, actorkit.clock.Randomness) or from the seed"
+)
 _FILES = "read files before the run begins; what is to be durable goes through the simulated store"
 _SOCKETS = "send through the simulated network (World.network)"
 _THREADS = "a simulation has one thread: do it in a task"
@@ -68,7 +71,8 @@ def _guard(real: Any, what: str, seam: str, escaped: Callable[[SimulationEscape]
     thread = threading.get_ident()
 
     def guard(*args: Any, **kwargs: Any) -> Any:
-        caller = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001 - the documented way to see one's caller
+        # The documented way to see one's caller.
+        caller: str = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         if caller.partition(".")[0] in _HARMLESS or threading.get_ident() != thread:
             return real(*args, **kwargs)
         raise escaped(SimulationEscape(f"{what} (called in {caller})", seam))
@@ -77,7 +81,7 @@ def _guard(real: Any, what: str, seam: str, escaped: Callable[[SimulationEscape]
 
 
 @contextmanager
-def guarded(escaped: Callable[[SimulationEscape], SimulationEscape]) -> Iterator[None]:
+def guarded(escaped: Callable[[SimulationEscape], SimulationEscape]) -> Generator[None]:
     """Within, the guarded names raise what ``escaped`` makes of the escape; it gets each of them."""
     replaced: list[tuple[Any, str, Any]] = []
     try:

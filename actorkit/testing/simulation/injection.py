@@ -141,6 +141,8 @@ def _pause_at_step(world: World, fault: Fault) -> End:
 def _suspend(world: World, fault: Fault) -> End:
     node = _node(world, fault)
     process = node.process
+    if not process.alive:
+        return None
     node.clock.sleep()
     world.loop.pause(process)
 

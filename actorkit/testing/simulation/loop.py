@@ -17,19 +17,21 @@ import traceback
 import warnings
 from asyncio import events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from struct import Struct
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from actorkit.errors import SimulationEscape, SimulationStuck
+from actorkit.errors import SimulationStuck
+from actorkit.testing.simulation.out_of_reach import OutOfReach
 from actorkit.testing.simulation.process import MachineClock, Process, State
 
 __all__ = ["ScheduledCall", "SimulatedLoop"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _CRUMB = Struct("<dIQ")
 _STEPS_AT_ONE_INSTANT_MAX = 1_000_000
@@ -87,18 +89,12 @@ class ScheduledCall(asyncio.TimerHandle):
         return self is other
 
 
-def _escape(name: str, seam: str) -> Callable[..., Any]:
-    def refuse(self: SimulatedLoop, *args: Any, **kwargs: Any) -> Any:
-        raise self.escaped(SimulationEscape(f"loop.{name}", seam))
-
-    return refuse
-
-
-class SimulatedLoop(asyncio.AbstractEventLoop):
+class SimulatedLoop(OutOfReach):
     """Runs scheduled calls in the order of their virtual times, and calls of one time in the order of scheduling."""
 
     def __init__(self, *, time_max_s: float = float("inf")) -> None:
         """``time_max_s`` is the virtual time after which a run counts as stuck."""
+        super().__init__()
         self.now_s = 0.0
         """True time: what no process knows exactly."""
         self.steps = 0
@@ -108,7 +104,6 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Called with ``crumbs`` every now and then, and has to empty them."""
         self.unhandled: list[dict[str, Any]] = []
         """What asyncio would have logged: exceptions that nobody looked at."""
-        self.escapes: list[SimulationEscape] = []
         self.world = Process("world", 0, MachineClock(self._true_s))
         """Where the run itself lives, and all that is no simulated process; its clock shows true time."""
         self.current = self.world
@@ -143,7 +138,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return MachineClock(self._true_s, started_s=started_s, booted_s=booted_s)
 
     @contextmanager
-    def inside(self, process: Process) -> Iterator[None]:
+    def inside(self, process: Process) -> Generator[None]:
         """What is scheduled within belongs to that process."""
         before, self.current = self.current, process
         try:
@@ -228,18 +223,28 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._numbers += 1
         return ScheduledCall(self, process, self._numbers, callback, args, context, local_s)
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> ScheduledCall:
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> ScheduledCall:
         call = self._new_call(self.current, callback, args, context, 0.0)
         self._ready.append(call)
         return call
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> ScheduledCall:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> ScheduledCall:
         process = self.current
         call = self._new_call(process, callback, args, context, when)
@@ -279,8 +284,10 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(None)  # noqa: SLF001 - as above
             sys.set_asyncgen_hooks(*hooks)
 
-    def run_until_complete(self, future: Generator[Any, None, T] | Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
-        main: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        # Generators as coroutines are gone from asyncio; only the type of this method still has them.
+        assert isinstance(future, Awaitable)
+        main = asyncio.ensure_future(future, loop=self)
         main.add_done_callback(self._stop)
         try:
             self.run_forever()
@@ -307,9 +314,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             if callback is None:
                 continue
             process = call.process
-            if process.state is not State.RUNNING or process.at_step is not None:
-                if not self._may_run(process, call):
-                    continue
+            special = process.state is not State.RUNNING or process.at_step is not None
+            if special and not self._may_run(process, call):
+                continue
             self.steps += 1
             if self.steps > self._steps_max:
                 raise self._spins()
@@ -446,43 +453,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         else:
             self.default_exception_handler(context)
 
-    def escaped(self, escape: SimulationEscape) -> SimulationEscape:
-        """Notes it, since whoever made the call may swallow the exception; the run then fails all the same."""
-        if not self._closed:
-            self.escapes.append(escape)
-        return escape
-
 
 def _bury(task: asyncio.Task[Any]) -> None:
     """Ends a task whose loop is closed. What its code does on the way out reaches nobody."""
     # Else asyncio complains that it was destroyed while pending, which is what is wanted here.
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - what asyncio.gather does too
-    coroutine = task.get_coro()
+    coroutine: Any = task.get_coro()
     for _ in range(10):
         try:
-            if coroutine is not None:
-                coroutine.close()
+            coroutine.close()
             return
-        except BaseException:  # noqa: BLE001, S112, PERF203 - it may raise anything, or go on waiting
+        except BaseException:  # noqa: BLE001, S112 - it may raise anything, or go on waiting
             continue
-
-
-_THREADS = "a simulation has one thread; do it in a simulated process, or wrap it in a seam that tests replace"
-_SOCKETS = "send through the simulated network (World.network), or put a transport of your own behind a protocol"
-_PROCESSES = "start simulated processes with World instead"
-
-for _names, _seam in {
-    ("call_soon_threadsafe", "run_in_executor", "set_default_executor"): _THREADS,
-    (
-        *("getaddrinfo", "getnameinfo", "create_connection", "create_server", "create_unix_connection", "start_tls"),
-        *("create_unix_server", "create_datagram_endpoint", "sendfile", "connect_accepted_socket", "sock_recv"),
-        *("sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto", "sock_connect"),
-        *("sock_accept", "sock_sendfile", "add_reader", "remove_reader", "add_writer", "remove_writer"),
-    ): _SOCKETS,
-    (
-        *("connect_read_pipe", "connect_write_pipe", "subprocess_shell", "subprocess_exec", "add_signal_handler"),
-        "remove_signal_handler",
-    ): _PROCESSES,
-}.items():
-    for _name in _names:
-        setattr(SimulatedLoop, _name, _escape(_name, _seam))

@@ -1,9 +1,9 @@
 """Network (a shell): messages between simulated processes, with all that networks do to them.
 
 An address is a node or a client; at most one process listens at it. Messages of one connection between two addresses
-arrive in the order in which they were sent; those of different connections, or of none, overtake each other. A link may be cut in one
-direction, in both, or between some pairs only. A message to an address where nobody listens is refused, if the sender
-has asked to hear of that, as a TCP connection is.
+arrive in the order in which they were sent; those of different connections, or of none, overtake each other. A link may
+be cut in one direction, in both, or between some pairs only. A message to an address where nobody listens is refused,
+if the sender has asked to hear of that, as a TCP connection is.
 """
 
 from __future__ import annotations

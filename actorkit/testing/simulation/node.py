@@ -69,6 +69,7 @@ class Node:
         world, settings = self._world, self._settings
         self.lives += 1
         self.left = False
+        self.clock.wake()
         process = self.process = world.loop.new_process(self.name, self.clock)
         world.trace.note(f"{self.name}: starts, life {self.lives}")
         with world.loop.inside(process):

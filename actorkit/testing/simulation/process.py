@@ -101,7 +101,10 @@ class MachineClock:
 class Process:
     """What a scheduled call belongs to. Made by ``SimulatedLoop.new_process``."""
 
-    __slots__ = ("at_step", "clock", "deferred", "grave", "holds", "name", "number", "paused_s", "paused_since_s", "state", "steps")
+    __slots__ = (
+        *("at_step", "clock", "deferred", "grave", "holds", "name", "number"),
+        *("paused_s", "paused_since_s", "state", "steps"),
+    )
 
     def __init__(self, name: str, number: int, clock: MachineClock) -> None:
         self.name = name

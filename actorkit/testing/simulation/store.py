@@ -1,4 +1,4 @@
-"""SimulatedStore (a shell): a journal store on a machine of its own, with everything that goes wrong between and in them.
+"""SimulatedStore (a shell): a journal store on a machine of its own, with all that goes wrong there and on the way.
 
 A request travels, waits for its turn if it writes, is written, synced and answered; each step takes time drawn from
 the seed, and at each step it may come to grief. What is acknowledged has been synced, unless ``StoreSettings.sync``
@@ -244,9 +244,8 @@ class SimulatedStore:
             self._served(AppendUncertain("input/output error: whether the write is stored is unknown"))
             return
         self._written = True
-        if request.method == "save_snapshot" and faults.crash_in_snapshot and (
-            random.random() < faults.crash_in_snapshot
-        ):
+        snapshot = request.method == "save_snapshot"
+        if snapshot and faults.crash_in_snapshot and random.random() < faults.crash_in_snapshot:
             self.note("store: crashes while it writes a snapshot")
             self._crash_by_itself()
             return

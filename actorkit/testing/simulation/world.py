@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -166,7 +166,7 @@ class World:
         return "\n".join([*self.trace.lines, f"seed {self.seed}, trace {self.digest}", self.repeat])
 
     @contextmanager
-    def _logs(self) -> Iterator[None]:
+    def _logs(self) -> Generator[None]:
         """Log lines become lines of the trace."""
         configured, before = structlog.is_configured(), structlog.get_config()
         structlog.configure(
