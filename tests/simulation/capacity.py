@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -49,16 +49,18 @@ class CapacitySettings(msgspec.Struct, frozen=True, kw_only=True):
 class Capacity:
     """One run of the workload. ``run`` it, then look at ``world``, ``history`` and ``findings``."""
 
+    entities: ClassVar[list[type[Any]]] = [Pool]
+
     def __init__(
         self,
         seed: int,
-        plan: FaultPlan = FaultPlan(),
-        settings: CapacitySettings = CapacitySettings(),
+        plan: FaultPlan = FaultPlan(),  # noqa: B008 - frozen
+        settings: CapacitySettings = CapacitySettings(),  # noqa: B008 - frozen
     ) -> None:
         self.settings = settings
         self.world = World(
             seed,
-            NodeSettings(entities=[Pool], shards=4, system=settings.system),
+            NodeSettings(entities=self.entities, shards=4, system=settings.system),
             nodes=settings.nodes,
             plan=plan,
             store=settings.store,
@@ -87,13 +89,22 @@ class Capacity:
             await task
         await world.healed()
         healed_s = world.loop.now_s
-        last = world.client("client-last")
-        await world.spawn(last.process, self._served_again(last, healed_s), name=last.name)
+        asking = [world.client(f"client-last-{pool}") for pool in self._parts]
+        last = [
+            world.loop.create_task(
+                world.spawn(client.process, self._served_again(client, pool, healed_s), name=client.name)
+            )
+            for client, pool in zip(asking, self._parts, strict=True)
+        ]
+        for task in last:
+            await task
 
     async def _client(self, client: Client) -> None:
         random = stream(self.world.seed, f"{client.name}/work")
         for pool in self._parts:
-            await self._call(client, pool, "change", (PoolChange(capacity=self.settings.capacity),), random, keyed=False)
+            await self._call(
+                client, pool, "change", (PoolChange(capacity=self.settings.capacity),), random, keyed=False
+            )
         while self._left > 0:
             self._left -= 1
             low_s, high_s = self.settings.think_s
@@ -105,7 +116,9 @@ class Capacity:
                 await self._call(client, pool, "reserve", (random.randint(1, 4), None), random, keyed=True)
             elif kind < 0.5:
                 part = f"{client.name}-{random.randint(1, 5)}"
-                await self._call(client, pool, "reserve", (random.randint(1, 2), part), random, keyed=random.random() < 0.5)
+                await self._call(
+                    client, pool, "reserve", (random.randint(1, 2), part), random, keyed=random.random() < 0.5
+                )
             elif kind < 0.8 and known:
                 part = known[int(random.random() * len(known))]
                 quantity = None if random.random() < 0.5 else 1
@@ -151,22 +164,22 @@ class Capacity:
     def _now_us(self) -> int:
         return int(self.world.loop.now_s * 1e6)
 
-    async def _served_again(self, client: Client, healed_s: float) -> None:
+    async def _served_again(self, client: Client, pool: str, healed_s: float) -> None:
         """Progress: after healing every pool gives an answer before long."""
-        random = stream(self.world.seed, "last")
-        for pool in self._parts:
-            while True:
-                try:
-                    await self._attempt(client, pool, "describe", (), None, deadline_s=1.0)
-                    break
-                except Rejected:
-                    break
-                except CallError as error:
-                    late_s = self.world.loop.now_s - healed_s
-                    if late_s > self.settings.serve_again_s:
-                        self.findings.append(f"{pool} is not served {late_s:.1f} s after healing: {error}")
-                        break
-                    await self._sleep(0.1 * random.random())
+        random = stream(self.world.seed, client.name)
+        while True:
+            try:
+                await self._attempt(client, pool, "describe", (), None, deadline_s=0.5)
+            except Rejected:
+                return
+            except CallError as error:
+                late_s = self.world.loop.now_s - healed_s
+                if late_s > self.settings.serve_again_s:
+                    self.findings.append(f"{pool} is not served {late_s:.1f} s after healing: {error}")
+                    return
+                await self._sleep(0.1 * random.random())
+            else:
+                return
 
 
 def main(argv: list[str]) -> int:
