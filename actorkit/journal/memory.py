@@ -5,7 +5,7 @@ It is also the shortest description of what a journal does; the conformance suit
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 
 from actorkit.clock import Clock, SystemClock
@@ -53,6 +53,7 @@ class _Stream:
     def __init__(self) -> None:
         self.events: list[Recorded] = []
         self.keyed: list[Recorded] = []
+        """By time, and in their order within one."""
         self.newest: dict[str, Recorded] = {}
 
 
@@ -127,7 +128,7 @@ class MemoryJournal:
         if append.events:
             stream.events.extend(records)
         if append.key is not None:
-            stream.keyed.append(records[-1])
+            insort(stream.keyed, records[-1], key=_time_us)
             stream.newest[append.key] = records[-1]
         return Appended(len(shard.log))
 
@@ -193,7 +194,7 @@ class MemoryJournal:
 
     def _first_key(self, stream: str, since_us: int) -> int:
         found = self._streams.get(stream)
-        return 0 if found is None else bisect_right(found.keyed, since_us - 1, key=lambda record: record.time_us)
+        return 0 if found is None else bisect_right(found.keyed, since_us - 1, key=_time_us)
 
     async def streams(self, type: str, *, after: str, limit: int) -> list[str]:
         self._check_open()
@@ -286,3 +287,7 @@ class MemoryJournal:
     async def save_cursor(self, name: str, positions: Mapping[int, int]) -> None:
         self._check_open()
         self._cursors.setdefault(name, {}).update(positions)
+
+
+def _time_us(record: Recorded) -> int:
+    return record.time_us

@@ -82,7 +82,7 @@ class Append(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The stream's sequence before this append; 0 for a stream without events."""
     events: tuple[NewEvent, ...]
     time_us: int
-    """The records' time: microseconds since 1970 UTC, never less than that of the stream's previous record."""
+    """The records' time: microseconds since 1970 UTC, never less than that of the stream's previous event."""
     metadata: bytes
     """Who caused it; opaque to the store, kept with each event."""
     key: str | None = None

@@ -136,7 +136,7 @@ class Entity(Actor[Any]):
                 and len(self.gate.waiting) < self._pending_max
                 and self.services.writer.has_room
             ):
-                step = self.run(message) if message.progress is Progress.QUEUED else None
+                step = self.run(message)
             else:
                 step = self.admission.admit(message)
         except Exception as error:  # noqa: BLE001 - a defect of ours ends this call, and nothing that others wait for
@@ -180,6 +180,9 @@ class Entity(Actor[Any]):
         return max(self.services.clock.wall_us(), self.time_us)
 
     def run(self, call: EntityCall) -> Coroutine[Any, Any, None] | None:
+        if call.progress is not Progress.QUEUED:
+            # It has been ended, as surely not executed, while the store was asked about it.
+            return None
         call.progress = Progress.RUNNING
         handler = call.handler
         wall_us = self._wall_us()

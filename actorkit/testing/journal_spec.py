@@ -393,6 +393,14 @@ class JournalSpec:
         assert await store.find_key("pool/a", "k7", since_us=71) is None
         assert await store.find_key("pool/a", "k7", since_us=70) is not None
 
+    async def test_keys_by_time_where_an_event_is_older_than_the_outcome_before_it(self, store: Store) -> None:
+        await store.append([some_append(0, key="k0", time_us=10), outcome_of(1, b"no", key="k1", time_us=30)])
+        await store.append([some_append(1, key="k2", time_us=20)])
+        recent = await store.recent_keys("pool/a", since_us=15, limit=10)
+        assert [(r.key, r.time_us) for r in recent] == [("k1", 30), ("k2", 20)]
+        assert await store.count_keys("pool/a", since_us=20) == 2
+        assert await store.find_key("pool/a", "k1", since_us=30) is not None
+
     async def test_keys_of_the_same_time_come_newest_first(self, store: Store) -> None:
         await store.append([some_append(n, key=f"k{n}", time_us=5) for n in range(4)])
         assert [r.key for r in await store.recent_keys("pool/a", since_us=5, limit=3)] == ["k3", "k2", "k1"]

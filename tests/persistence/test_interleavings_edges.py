@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 
 from actorkit import (
@@ -14,6 +16,7 @@ from actorkit import (
     PersistentActor,
     Rejected,
     State,
+    Unavailable,
     applies,
     command,
     field,
@@ -169,3 +172,42 @@ async def test_a_repetition_whose_stored_reply_fits_no_longer_has_an_unknown_out
         await (new.put.options(idempotency_key="k")(5) if how == "its key" else system.ask(message(2)))
     assert await new.balance() == 5
     assert await new.put(1) == "6"
+
+
+@pytest.mark.parametrize("asked", ["its key", "the number of keys", "its command id"])
+async def test_a_call_that_has_ended_while_the_store_was_asked_about_it_is_not_run(
+    nodes: Nodes, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10: told that it was not executed, its caller may send another."""
+    journal = nodes.journal()
+    system = await nodes.start(journal, keys_max=1, keys_in_memory=1)
+    shelf = system.get(Shelf, "s")
+    await shelf.add("first")
+    gate = asyncio.Event()
+    if asked == "the number of keys":
+        await shelf.add.options(idempotency_key="other")("second")
+        count_keys = journal.inner.count_keys
+
+        async def slowly(stream: str, *, since_us: int) -> int:
+            await gate.wait()
+            found: int = await count_keys(stream, since_us=since_us)
+            return found - 1
+
+        monkeypatch.setattr(journal, "count_keys", slowly, raising=False)
+    else:
+        journal.reads_gate = gate
+    before = (await shelf.items()).copy()
+    if asked == "its command id":
+        message = Message("interleavings.shelf", "s", "add", msgspec.msgpack.encode(["late"]), "c1", None, 0.2, 2)
+        calling: asyncio.Future[Any] = asyncio.ensure_future(system.ask(message))
+        expected: type[Exception] = OutcomeUnknown
+    else:
+        calling = start(shelf.add.options(idempotency_key="k", deadline_s=0.2)("late"))
+        expected = Unavailable
+    with pytest.raises(expected):
+        await calling
+    gate.set()
+    assert await shelf.items() == before
+    if expected is Unavailable:
+        await shelf.add("next")
+        assert await shelf.items() == [*before, "next"]
