@@ -26,10 +26,12 @@ from actorkit.testing.simulation.node import Node
 from actorkit.testing.simulation.randomness import stream
 from actorkit.testing.simulation.world import World
 
-__all__ = ["UNREADABLE", "Hazards", "Meter", "MeterModel", "Sink", "check_meters"]
+__all__ = ["CROWDED", "UNREADABLE", "Hazards", "Meter", "MeterModel", "Sink", "check_meters"]
 
 UNREADABLE = "meter/unreadable"
 _METERS = ("m1", "m2")
+CROWDED = frozenset({"meter/m3", "meter/m4"})
+"""Here many outcomes are unknown, so that no checker could try all their orders; ``check_meters`` looks at them."""
 
 
 # ----------------------------------------------------------------------------------------------------------- entities
@@ -39,8 +41,8 @@ class Added(Event, name="added"):
     """So much more; ``number`` is the sender's own, and rises."""
 
     amount: int
-    sender: str = ""
-    number: int = 0
+    sender: str
+    number: int
 
 
 class Sent(Event, name="sent"):
@@ -122,7 +124,7 @@ class Meter(PersistentActor[Count, Added | Sent | Unapplicable], name="meter"):
         """Waits before and after it emits."""
         for _ in range(pauses):
             await asyncio.sleep(0.02)
-        self.emit(Added(amount))
+        self.emit(Added(amount, "", 0))
         for _ in range(pauses):
             await asyncio.sleep(0.02)
         return self._shown()
@@ -130,24 +132,24 @@ class Meter(PersistentActor[Count, Added | Sent | Unapplicable], name="meter"):
     @command
     def refuse_after_emit(self, amount: int) -> Shown:
         before = self._shown()
-        self.emit(Added(amount))
+        self.emit(Added(amount, "", 0))
         raise TooMuch("it is too much", total=before.total, count=before.count)
 
     @command
     def raise_after_emit(self, amount: int) -> Shown:
-        self.emit(Added(amount))
+        self.emit(Added(amount, "", 0))
         raise RuntimeError("injected: the handler raises")
 
     @command
     def emit_unapplicable(self, amount: int) -> Shown:
-        self.emit(Added(amount))
+        self.emit(Added(amount, "", 0))
         self.emit(Unapplicable())
         return self._shown()
 
     @command
     async def overrun(self, amount: int) -> Shown:
         """Is cancelled when its time is over, and resists once."""
-        self.emit(Added(amount))
+        self.emit(Added(amount, "", 0))
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
@@ -212,7 +214,10 @@ class MeterModel(Model[Seen]):
 
 
 def check_meters(streams: dict[str, list[Recorded]], operations: Sequence[Operation]) -> Iterator[Violation]:
-    """P3 and P4: calls within calls act once, and each sender's commands in the order of sending."""
+    """P3 and P4: calls within calls act once, and each sender's commands in the order of sending; I: what was answered.
+
+    A meter's count is the number of its events, so an answer says which event it is about.
+    """
     got: dict[int, int] = {}
     sent: dict[int, int] = {}
     for name, events in streams.items():
@@ -231,6 +236,7 @@ def check_meters(streams: dict[str, list[Recorded]], operations: Sequence[Operat
                     what = f"event {event.sequence} is command {number} of {sender}, after command {last[sender]}"
                     yield Violation("P4", name, what)
                 last[sender] = number
+    yield from _check_added(streams, operations)
     for operation in operations:
         if operation.name != "send" or not operation.entity.startswith("meter/"):
             continue
@@ -245,6 +251,27 @@ def check_meters(streams: dict[str, list[Recorded]], operations: Sequence[Operat
             yield Violation("P10", operation.entity, f"{who} is stored")
         elif number in sent and number not in got:
             yield Violation("P3", operation.entity, f"{who} is stored here, and the sink has lost it")
+
+
+def _check_added(streams: dict[str, list[Recorded]], operations: Sequence[Operation]) -> Iterator[Violation]:
+    for operation in operations:
+        if operation.name != "add" or not operation.entity.startswith("meter/"):
+            continue
+        amount, sender, number = operation.arguments
+        event = {"amount": amount, "sender": sender, "number": number}
+        stored = [
+            record.sequence
+            for record in streams.get(operation.entity, [])
+            if record.type == "added" and msgspec.msgpack.decode(record.payload) == event
+        ]
+        who = f"operation {operation.number} (add {number} of {sender}, {operation.outcome.value})"
+        if len(stored) > 1:
+            yield Violation("P3", operation.entity, f"{who} is stored {len(stored)} times, as events {stored}")
+        elif operation.outcome is Outcome.NOT_EXECUTED and stored:
+            yield Violation("P10", operation.entity, f"{who} is stored as event {stored[0]}")
+        elif operation.outcome is Outcome.REPLIED and stored != [operation.value["count"]]:
+            what = f"{who} was answered as event {operation.value['count']}, and is stored as {stored}"
+            yield Violation("I", operation.entity, what)
 
 
 # ----------------------------------------------------------------------------------------------------------- workload
@@ -262,11 +289,14 @@ class Hazards:
 
     async def story(self) -> None:
         world = self._world
-        self._poison_the_journal()
+        await self._poison_the_journal()
         clients = [world.client(f"hazard-{n}") for n in (1, 2)]
         bursting = world.client("bursting")
         tasks = [
-            *(world.loop.create_task(world.spawn(each.process, self._client(each), name=each.name)) for each in clients),
+            *(
+                world.loop.create_task(world.spawn(each.process, self._client(each), name=each.name))
+                for each in clients
+            ),
             world.loop.create_task(world.spawn(bursting.process, self._bursts(bursting), name="bursting")),
             world.loop.create_task(self._residents()),
         ]
@@ -279,14 +309,16 @@ class Hazards:
     async def _sleep(self, seconds: float) -> None:
         await self._world.sleep_until(self._world.loop.now_s + seconds)
 
-    def _poison_the_journal(self) -> None:
+    async def _poison_the_journal(self) -> None:
         """Some program has written an event that this one does not know."""
         disk = self._world.store.disk
-        shard = shard_of(UNREADABLE, disk.shards)
-        (status,) = disk.read("status", ([shard],), {}, self._world.loop.now_s)
+        while not disk.created:
+            await self._sleep(0.01)
+        shard, at_s = shard_of(UNREADABLE, disk.shards), self._world.loop.now_s
+        (answer,) = disk.write(Write("acquire", ([shard],), {"owner": "another program", "duration_s": 0.0}, at_s))
         event = NewEvent("of-another-program", 7, b"\xc1")
-        append = Append(UNREADABLE, shard, status.epoch, 0, (event,), 1)
-        disk.write(Write("append", ([append],), {}, self._world.loop.now_s))
+        append = Append(shard, answer.epoch, UNREADABLE, 0, (event,), 1, b"")
+        disk.write(Write("append", ([append],), {}, at_s))
         disk.sync()
 
     # -------------------------------------------------------------------------------------------------- what is called
@@ -334,7 +366,7 @@ class Hazards:
             for _ in range(self._burst):
                 self._numbers += 1
                 # Messages of one connection may overtake each other here: there is no order to be kept.
-                call = self._call(client, random.choice(_METERS), "add", (1, "", self._numbers))
+                call = self._call(client, random.choice(["m3", "m4"]), "add", (1, "", self._numbers))
                 calls.append(loop.create_task(call))
             loop.call_in(loop.world, 0.002, loop.pause, client.process)
             loop.call_in(loop.world, 0.002 + 3 * random.random(), loop.resume, client.process)
@@ -358,7 +390,7 @@ class Hazards:
         """Sends some commands one after the other without waiting, and loses patience with most of them."""
         system, loop = node.system, self._world.loop
         assert system is not None
-        id = _METERS[count % 2]
+        id = "m3" if count % 2 else "m4"
         meter = system.get(Meter, id)
         tasks = []
         for number in range(1, count + 1):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from actorkit.journal.memory import MemoryJournal
-from actorkit.journal.protocols import Append, Conflict, Fenced, Recorded, StoredSnapshot
+from actorkit.journal.protocols import Append, Conflict, Fenced, Recorded, Store, StoredSnapshot
 
 __all__ = ["Disk", "Write"]
 
@@ -98,6 +98,11 @@ class Disk:
     @property
     def shards(self) -> int:
         return self._engine.shards
+
+    @property
+    def store(self) -> Store:
+        """What is stored, for whoever judges it afterwards; it answers without waiting."""
+        return self._engine
 
     @property
     def length(self) -> int:

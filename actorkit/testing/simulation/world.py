@@ -123,8 +123,11 @@ class World:
         """Until so much true time has passed since the beginning."""
         future = self.loop.create_future()
         process = self.loop.current
-        self.loop.call_in(process, max(0.0, true_s - self.loop.now_s), future.set_result, None)
-        await future
+        call = self.loop.call_in(process, max(0.0, true_s - self.loop.now_s), future.set_result, None)
+        try:
+            await future
+        finally:
+            call.cancel()
 
     # ------------------------------------------------------------------------------------------------------- clients
 

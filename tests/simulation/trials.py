@@ -1,0 +1,259 @@
+"""The capacity service under all that can go wrong: what ``make simulate`` and the tests of seeds run.
+
+``python -m tests.simulation.trials --seed 7`` runs one seed and shows what has happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from actorkit import SystemSettings
+from actorkit.journal.settings import WriterSettings
+from actorkit.persistence.actor import entity_type_of
+from actorkit.persistence.settings import PersistenceSettings
+from actorkit.sharding.settings import ShardingSettings
+from actorkit.testing.checkers import Reading, Seen, Violation, check_converged, read_contents, read_published
+from actorkit.testing.simulation.faults import CATALOGUE, Fault, FaultPlan, swarm
+from actorkit.testing.simulation.injection import Injector
+from actorkit.testing.simulation.randomness import stream
+from actorkit.testing.simulation.store import StoreSettings
+from actorkit.testing.simulation.trial import Case, Finding, Result, Trial
+from actorkit.testing.simulation.world import World
+from examples.capacity_service.entity import Pool
+from tests.simulation.capacity import Capacity, CapacitySettings
+from tests.simulation.hazards import Hazards, Meter, Sink
+from tests.simulation.judging import judge
+
+__all__ = ["CAPACITY", "CapacitySimulation", "Load"]
+
+_LOOK_EVERY_S = 0.25
+_MAILBOX, _PENDING, _QUEUE, _ENTITIES = 40, 30, 60, 4
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much is asked of the service, and of which store."""
+
+    nodes: int = 1
+    clients: int = 4
+    operations: int = 120
+    pools: int = 3
+    capacity: int = 12
+    think_max_s: float = 0.6
+    hazards: int = 15
+    """Operations of each of the callers in ``hazards``."""
+    burst: int = 60
+    """How many operations are sent at once."""
+    store: StoreSettings = StoreSettings()
+
+
+class _Run(Capacity):
+    """One run, with everything taken down that the checkers want."""
+
+    entities: ClassVar[list[type[Any]]] = [Pool, Meter, Sink]
+
+    def __init__(self, trial: Trial[Load], *, repeat: str) -> None:
+        load = trial.settings
+        settings = CapacitySettings(
+            nodes=load.nodes,
+            clients=load.clients,
+            operations=load.operations,
+            pools=load.pools,
+            capacity=load.capacity,
+            think_s=(0.0, load.think_max_s),
+            store=load.store,
+            system=_SYSTEM,
+        )
+        super().__init__(trial.seed, trial.plan, settings)
+        self.load = load
+        self.world.repeat = repeat
+        self.seen: list[Seen] = []
+        self.readings: list[Reading] = []
+        self.converged: list[Violation] = []
+
+    async def _story(self, world: World) -> None:
+        looking = world.loop.create_task(self._look())
+        hazards = Hazards(world, self.recorder, operations=self.load.hazards, burst=self.load.burst)
+        beside = world.loop.create_task(hazards.story())
+        await super()._story(world)
+        await beside
+        looking.cancel()
+        await self._converge()
+
+    async def _look(self) -> None:
+        while True:
+            await self._sleep(_LOOK_EVERY_S)
+            for node in self.world.nodes:
+                system = node.system
+                if not node.up or system is None or system.ready == "it is stopping":
+                    continue
+                at_us = self._now_us()
+                life = f"{node.name}/{node.lives}"
+                self.seen += Seen.all_of(life, system.view(Pool.availability).items(), at_us=at_us)
+                slots = system.region._slots.values()
+                self.readings += [
+                    Reading(at_us, "appends queued", system.writer.queued),
+                    Reading(at_us, "entities", system.region.entities),
+                    Reading(at_us, "mailbox", max((len(slot.cell.mailbox) for slot in slots), default=0)),
+                    Reading(at_us, "gate", max((len(slot.entity.gate) for slot in slots if slot.entity), default=0)),
+                ]
+
+    async def _converge(self) -> None:
+        """E, of a node that is the only one: what it shows in the end is what the journal has."""
+        (node, *others) = self.world.nodes
+        if others:
+            return
+        ends_s = self.world.loop.now_s + 10.0
+        while not node.up or (node.system is not None and node.system.ready is not None):
+            if self.world.loop.now_s > ends_s:
+                why = "it is down" if node.system is None else node.system.ready
+                self.converged.append(Violation("H", node.name, f"it is not ready 10 s after the last call: {why}"))
+                return
+            await self._sleep(0.05)
+        await self._sleep(0.5)
+        if node.system is not None:
+            published = await read_published(self.world.store.disk.store, entity_type_of(Pool), "availability")
+            self.converged += check_converged(node.name, node.system.view(Pool.availability).items(), published)
+
+
+_SYSTEM = SystemSettings(
+    persistence=PersistenceSettings(
+        snapshot_every_events=20,
+        keys_in_memory=16,
+        recovery_page_events=30,
+        mailbox_max_calls=_MAILBOX,
+        pending_max_answers=_PENDING,
+        handler_timeout_s=1.0,
+    ),
+    writer=WriterSettings(queue_max_appends=_QUEUE, append_timeout_s=3.0, close_timeout_s=2.0),
+    sharding=ShardingSettings(entities_max=_ENTITIES, passivate_after_s=2.0, drain_timeout_s=3.0),
+)
+_LIMITS = {
+    "appends queued": _QUEUE,
+    "entities": 2 * _ENTITIES,
+    "mailbox": _MAILBOX,
+    # Those that were taken in one turn, and what is decided again.
+    "gate": _PENDING + 1,
+}
+
+
+class CapacitySimulation:
+    """Implements ``Simulation``. Fault plans of ``kinds`` only, if given; ``load`` is the store's and the rest's base."""
+
+    settings = Load
+
+    def __init__(
+        self, *, kinds: Collection[str] | None = None, share: float = 0.2, nodes: int | None = None, load: Load = Load()
+    ) -> None:
+        self._kinds = kinds
+        self._share = share
+        self._nodes = nodes
+        self._load = load
+
+    def trial(self, seed: int) -> Trial[Load]:
+        """One to three nodes, few or many clients, slow and quick ones."""
+        random = stream(seed, "trial")
+        nodes = random.randint(1, 3)
+        load = msgspec.structs.replace(
+            self._load,
+            nodes=nodes if self._nodes is None else self._nodes,
+            clients=random.randint(2, 8),
+            think_max_s=random.choice([0.1, 0.6, 1.2]),
+            burst=random.choice([0, 0, 60]),
+        )
+        names = [f"node-{number}" for number in range(1, load.nodes + 1)]
+        plan = swarm(seed, names, duration_s=random.choice([10.0, 20.0]), kinds=self._kinds, share=self._share)
+        return Trial(seed, load, plan)
+
+    def run(self, trial: Trial[Load], *, watch: bool = False, kept: int = 200) -> Result:
+        return self.ran(trial, watch=watch)[0]
+
+    def ran(self, trial: Trial[Load], *, watch: bool = False) -> tuple[Result, _Run]:
+        """The result, and the run itself for whoever wants to look at it."""
+        run = _Run(trial, repeat=self.repeat(trial.seed))
+        if watch:
+            run.world.trace.watch = lambda at_s, line: print(f"{at_s:12.6f}  {line}")
+        history = run.run()
+        contents = asyncio.run(read_contents(run.world.store.disk.store))
+        findings = [
+            *(Finding("H", what) for what in run.findings if "is not served" in what),
+            *(Finding("run", what) for what in run.world.findings() if not _expected(what)),
+            *judge(
+                history,
+                contents,
+                seen=run.seen,
+                converged=run.converged,
+                readings=run.readings,
+                limits=_LIMITS,
+            ),
+        ]
+        result = Result(
+            findings=findings,
+            digest=run.world.digest,
+            simulated_s=run.world.loop.now_s,
+            operations=dict(Counter(operation.outcome.value for operation in history.operations)),
+            faults=dict(Counter(fault.kind for fault in trial.plan.faults)),
+            trace=run.world.trace.lines,
+        )
+        return result, run
+
+    def simpler(self, load: Load) -> Iterator[Load]:
+        for name in ("hazards", "burst"):
+            if getattr(load, name):
+                yield msgspec.structs.replace(load, **{name: 0})
+        for name, least in (
+            ("operations", 1),
+            ("hazards", 0),
+            ("burst", 0),
+            ("clients", 1),
+            ("pools", 1),
+            ("nodes", 1),
+        ):
+            value = getattr(load, name)
+            for less in dict.fromkeys((value // 2, value * 3 // 4, value - 1)):
+                if least <= less < value:
+                    yield msgspec.structs.replace(load, **{name: less})
+
+    def repeat(self, seed: int) -> str:
+        return f"python -m tests.simulation.trials --seed {seed}"
+
+
+def _expected(complaint: str) -> bool:
+    """Meters fail because they are told to."""
+    return "entity.handler_failed" in complaint and "entity=meter/" in complaint
+
+
+CAPACITY = CapacitySimulation()
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.trials", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seed", type=int, help="run the trial of this seed")
+    which.add_argument("--case", type=Path, help="run the trial in this file, as shrinking has written it")
+    parser.add_argument("--watch", action="store_true", help="print everything that happens")
+    parser.add_argument("--history", type=Path, help="where to write the operations, as JSON lines")
+    chosen = parser.parse_args(argv)
+    if chosen.case is None:
+        trial = CAPACITY.trial(chosen.seed)
+    else:
+        trial = Case.decode(chosen.case.read_bytes(), Load).trial
+    result, run = CAPACITY.ran(trial, watch=chosen.watch)
+    if chosen.history is not None:
+        chosen.history.write_text("".join(run.history.lines()))
+    print(f"{trial.settings}\n{len(trial.plan.faults)} faults: {result.faults}\n{result.operations}")
+    print(f"{result.simulated_s:.3f} s, trace {result.digest}")
+    for finding in result.findings:
+        print(f"found: {finding}")
+    return 1 if result.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
