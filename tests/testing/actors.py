@@ -82,6 +82,7 @@ class Hall(PersistentActor[HallState, Added | Removed], name="tests.hall"):
     @command
     def refuse_late(self) -> None:
         self.emit(Removed(self.state.free[0]))
+        self.context.once("remind", 60.0, Hall.seats_left)
         raise Rejected("after all, no")
 
     @query
@@ -233,6 +234,16 @@ class Wrong(PersistentActor[WrongState, Counted | Kept], name="tests.wrong"):
     @query
     def emitting(self) -> None:
         self.emit(Kept("x"))
+
+    @command
+    def keep(self, text: str) -> None:
+        self.emit(Kept(text))
+
+    @published
+    def longest(self) -> int | None:
+        if "unspeakable" in self.state.texts:
+            raise ValueError("cannot be shown")
+        return max(map(len, self.state.texts), default=None)
 
     @command
     def undeclared(self) -> None:

@@ -89,6 +89,11 @@ def test_what_is_published() -> None:
         outcome.publishes(Hall.left, 5)
 
 
+def test_what_cannot_be_published_is_the_commands_failure() -> None:
+    given(Wrong).when(lambda wrong: wrong.keep("abc")).publishes(Wrong.longest, 3)
+    given(Wrong).when(lambda wrong: wrong.keep("unspeakable")).fails(ValueError, "cannot be shown")
+
+
 def test_timers_are_noted_and_fire_when_the_test_says() -> None:
     outcome = HALL.when(lambda hall: hall.take(2)).starts_timer("remind", 60.0).cancels_timer("other")
     fired = outcome.and_when_timer("remind").emits(Added(["a", "b"]))
@@ -106,7 +111,7 @@ def test_timers_are_noted_and_fire_when_the_test_says() -> None:
 def test_a_repeating_timer_fires_again_and_a_refused_command_starts_none() -> None:
     beating = HALL.when(lambda hall: hall.beat()).and_when_timer("beat").replies(3).and_when_timer("beat").replies(3)
     beating.and_when(lambda hall: hall.token()).replies(lambda reply: reply[2] == START_US + 10_000_000)
-    assert given(Hall).when(lambda hall: hall.take()).rejects(SoldOut).setting.timers == {}
+    assert HALL.when(lambda hall: hall.refuse_late()).rejects("no").setting.timers == {}
 
 
 # ---------------------------------------------------------------------------------------------------- other entities
