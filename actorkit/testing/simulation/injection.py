@@ -21,6 +21,7 @@ End: TypeAlias = Callable[[], None] | None
 
 _STEPS = 400
 _SYNCS = 20
+_LEASE_S = 3.0
 _FLAP_S = (0.02, 2.0)
 
 
@@ -239,7 +240,9 @@ def _stolen_shards(world: World, fault: Fault) -> End:
     if world.store.up and world.store.disk.created:
         count = world.store.disk.shards
         shards = list(range(count))[: max(1, int(count * fault.intensity))]
-        world.store.steal(shards, owner=f"thief#{world.loop.now_s:.6f}", duration_s=fault.duration_s)
+        # It dies before it has renewed its lease.
+        lease_s = min(fault.duration_s, _LEASE_S)
+        world.store.steal(shards, owner=f"thief#{world.loop.now_s:.6f}", duration_s=lease_s)
     return None
 
 
