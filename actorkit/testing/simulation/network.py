@@ -1,4 +1,4 @@
-"""Network (a shell): messages between simulated processes, with all that networks do to them.
+"""Network: messages between simulated processes, with all that networks do to them.
 
 An address is a node or a client; at most one process listens at it. Messages of one connection between two addresses
 arrive in the order in which they were sent; those of different connections, or of none, overtake each other. A link may
@@ -9,12 +9,15 @@ if the sender has asked to hear of that, as a TCP connection is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from actorkit.testing.simulation.loop import SimulatedLoop
 from actorkit.testing.simulation.process import Process
+
+if TYPE_CHECKING:
+    from random import Random
 
 __all__ = ["Network", "NetworkFaults", "NetworkSettings"]
 

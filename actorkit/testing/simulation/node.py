@@ -1,11 +1,10 @@
-"""Node (a shell): one simulated machine, on which an ``ActorSystem`` runs, dies and is started again under its name."""
+"""Node: one simulated machine, on which an ``ActorSystem`` runs, dies and is started again under its name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import Context
 from functools import partial
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +19,8 @@ from actorkit.testing.simulation.process import MachineClock, Process
 from actorkit.testing.simulation.randomness import SeededRandomness, stream
 
 if TYPE_CHECKING:
+    from random import Random
+
     from actorkit.testing.simulation.world import World
 
 __all__ = ["Node", "NodeSettings"]

@@ -1,4 +1,4 @@
-"""SimulatedStore (a shell): a journal store on a machine of its own, with all that goes wrong there and on the way.
+"""SimulatedStore: a journal store on a machine of its own, with all that goes wrong there and on the way.
 
 A request travels, waits for its turn if it writes, is written, synced and answered; each step takes time drawn from
 the seed, and at each step it may come to grief. What is acknowledged has been synced, unless ``StoreSettings.sync``
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +24,7 @@ from actorkit.testing.simulation.loop import SimulatedLoop
 
 if TYPE_CHECKING:
     import asyncio
+    from random import Random
 
     from actorkit.testing.simulation.connection import Connection
 

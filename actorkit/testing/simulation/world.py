@@ -1,4 +1,4 @@
-"""World (a shell): nodes, their store, the network between them and what goes wrong, in one process and from one seed.
+"""World: nodes, their store, the network between them and what goes wrong, in one process and from one seed.
 
 ::
 
