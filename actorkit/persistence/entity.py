@@ -349,10 +349,13 @@ class Entity(Actor[Any]):
         """The outcome of a command that emitted nothing was lost: it is stored as it was decided."""
         again = Answer(answer.call, answer.reply, answer.rejected, self.sequence, self.shard.epoch)
         again.gone_out, again.effects = answer.gone_out, answer.effects
-        again.outcome = msgspec.structs.replace(outcome, epoch=self.shard.epoch, expected=self.sequence)
+        # Events with later times may have been stored since, and times never decrease.
+        outcome = again.outcome = msgspec.structs.replace(
+            outcome, epoch=self.shard.epoch, expected=self.sequence, time_us=max(outcome.time_us, self.time_us)
+        )
         if outcome.key is not None and outcome.outcome is not None:
             self.admission.keys.remember(outcome.key, outcome.outcome, outcome.time_us, pending=len(self.gate) + 1)
-        self._submit(again, again.outcome)
+        self._submit(again, outcome)
 
     def _note_state(self, answer: Answer, append: Append) -> None:
         """What shows the state at this very version is taken now and let out with the answer."""

@@ -21,8 +21,7 @@ from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.settings import PersistenceSettings
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.testing.checkers import Reading, Seen, Violation, check_converged, read_contents, read_published
-from actorkit.testing.simulation.faults import CATALOGUE, Fault, FaultPlan, swarm
-from actorkit.testing.simulation.injection import Injector
+from actorkit.testing.simulation.faults import FaultPlan, swarm
 from actorkit.testing.simulation.randomness import stream
 from actorkit.testing.simulation.store import StoreSettings
 from actorkit.testing.simulation.trial import Case, Finding, Result, Trial
@@ -145,15 +144,26 @@ _LIMITS = {
 
 
 class CapacitySimulation:
-    """Implements ``Simulation``. Fault plans of ``kinds`` only, if given; ``load`` is the store's and the rest's base."""
+    """Implements ``Simulation``.
+
+    ``kinds``: faults of these kinds only; ``share``: how likely each is to be in a plan; ``lasts_min_s``: how long each
+    fault lasts at least. What a seed does not decide is as ``load`` says.
+    """
 
     settings = Load
 
     def __init__(
-        self, *, kinds: Collection[str] | None = None, share: float = 0.2, nodes: int | None = None, load: Load = Load()
+        self,
+        *,
+        kinds: Collection[str] | None = None,
+        share: float = 0.2,
+        lasts_min_s: float = 0.0,
+        nodes: int | None = None,
+        load: Load = Load(),
     ) -> None:
         self._kinds = kinds
         self._share = share
+        self._lasts_min_s = lasts_min_s
         self._nodes = nodes
         self._load = load
 
@@ -170,9 +180,12 @@ class CapacitySimulation:
         )
         names = [f"node-{number}" for number in range(1, load.nodes + 1)]
         plan = swarm(seed, names, duration_s=random.choice([10.0, 20.0]), kinds=self._kinds, share=self._share)
-        return Trial(seed, load, plan)
+        faults = (
+            msgspec.structs.replace(fault, duration_s=max(fault.duration_s, self._lasts_min_s)) for fault in plan.faults
+        )
+        return Trial(seed, load, FaultPlan(tuple(faults), plan.heal_at_s))
 
-    def run(self, trial: Trial[Load], *, watch: bool = False, kept: int = 200) -> Result:
+    def run(self, trial: Trial[Load], *, watch: bool = False) -> Result:
         return self.ran(trial, watch=watch)[0]
 
     def ran(self, trial: Trial[Load], *, watch: bool = False) -> tuple[Result, _Run]:

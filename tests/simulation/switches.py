@@ -1,0 +1,185 @@
+"""The checkers are checked: protections that a test turns off, one at a time, to see that the simulation notices.
+
+Each switch says what it turns off and which faults make that matter; its plans are biased to these kinds, and drawn from
+the seed like any other. Two are settings of the simulated store; the others replace a method of the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import msgspec
+
+from actorkit.persistence.admission import Admission
+from actorkit.persistence.deduplication import KeyMemory
+from actorkit.persistence.entity import Entity
+from actorkit.persistence.gate import Answer
+from actorkit.persistence.settling import Settling
+from actorkit.sharding.shard import Shard
+from actorkit.testing.simulation.search import attempt
+from actorkit.testing.simulation.store import StoreSettings
+from actorkit.testing.simulation.trial import Finding
+from tests.simulation.trials import CapacitySimulation, Load
+
+__all__ = ["SWITCHES", "Switch", "seeds_needed"]
+
+Patches = Callable[[], list[Any]]
+
+
+class Switch(NamedTuple):
+    """One protection."""
+
+    name: str
+    turns_off: str
+    kinds: tuple[str, ...]
+    """The faults that its plans are made of."""
+    nodes: int
+    finds: frozenset[str]
+    """Findings of these kinds count: what it is there to prevent."""
+    patches: Patches = list
+    store: StoreSettings = StoreSettings()
+    lasts_min_s: float = 0.0
+    operations: int = 120
+
+    @property
+    def simulation(self) -> CapacitySimulation:
+        """The trials under the switch. Two thirds of the kinds are in each plan, since there are few."""
+        load = Load(store=self.store, operations=self.operations)
+        return CapacitySimulation(
+            kinds=self.kinds, share=0.66, nodes=self.nodes, load=load, lasts_min_s=self.lasts_min_s
+        )
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within, it is turned off."""
+        begun = list(self.patches())
+        try:
+            for each in begun:
+                each.start()
+            yield
+        finally:
+            for each in reversed(begun):
+                each.stop()
+
+
+def _answers_leave_at_once() -> list[Any]:
+    submit = Entity._submit
+
+    def submitted(self: Entity, answer: Answer, append: Any) -> None:
+        self.leave_now(answer)
+        # What has left cannot leave again; the rest goes on as ever.
+        answer.effects, answer.views, answer.snapshot = (), (), None
+        submit(self, answer, append)
+
+    return [
+        patch.object(Entity, "_submit", submitted),
+        patch.object(Entity, "answer_from_memory", lambda self, answer: self.leave_now(answer)),
+    ]
+
+
+def _nothing_was_done_before() -> list[Any]:
+    async def run(self: Admission, call: Any, *_: Any) -> None:
+        step = self._entity.run(call)
+        if step is not None:
+            await step
+
+    async def nothing(self: Settling, command_id: str) -> None:
+        return None
+
+    return [
+        patch.object(KeyMemory, "find", lambda self, key, now_us: None),
+        patch.object(Admission, "_look_up_key", run),
+        patch.object(Settling, "find_command", nothing),
+    ]
+
+
+def _every_lease_is_valid() -> list[Any]:
+    return [patch.object(Shard, "lease_is_valid", lambda self: True)]
+
+
+def _epochs_are_not_raised() -> list[Any]:
+    async def believe(self: Shard, epoch: int) -> bool:
+        return self.ready
+
+    return [patch.object(Shard, "settle_doubt", believe)]
+
+
+_ANSWERS = frozenset({"A", "B", "C", "D", "F", "G", "I", "P2", "P3", "P10", "E"})
+_OWNERS = ("stolen_shards", "pause", "suspend", "late_appends", "store_unreachable", "slow_disk")
+
+SWITCHES: tuple[Switch, ...] = (
+    Switch(
+        "epoch fence",
+        "appends under an old epoch are stored",
+        _OWNERS,
+        2,
+        _ANSWERS,
+        store=StoreSettings(fence=False),
+    ),
+    Switch(
+        "expected sequence",
+        "appends are stored whatever the stream's sequence is",
+        (*_OWNERS, "write_errors", "lost_store_answers"),
+        2,
+        _ANSWERS,
+        store=StoreSettings(expect=False),
+    ),
+    Switch(
+        "sync",
+        "the store acknowledges what a crash may take away",
+        ("store_crash", "machine_crash", "crash_in_snapshot"),
+        1,
+        _ANSWERS,
+        store=StoreSettings(sync=False),
+    ),
+    Switch(
+        "output gate",
+        "answers leave before their events are stored",
+        ("crash", "store_crash", "write_errors", "lost_store_answers", "refused_payloads", "slow_disk"),
+        1,
+        _ANSWERS,
+        _answers_leave_at_once,
+    ),
+    Switch(
+        "deduplication",
+        "keys and command ids are never found again",
+        ("lost_messages", "repeated_requests", "lost_store_answers", "crash", "partition"),
+        1,
+        _ANSWERS,
+        _nothing_was_done_before,
+    ),
+    Switch(
+        "lease of answers from memory",
+        "queries and refusals leave without a valid lease",
+        ("store_unreachable", "clock_rate"),
+        2,
+        _ANSWERS,
+        _every_lease_is_valid,
+        lasts_min_s=6.0,
+        operations=300,
+    ),
+    Switch(
+        "raising the epoch in doubt",
+        "an append that got no answer is believed lost while it may still arrive",
+        ("late_appends", "lost_store_answers", "write_errors", "slow_disk"),
+        1,
+        _ANSWERS,
+        _epochs_are_not_raised,
+    ),
+)
+
+
+def seeds_needed(switch: Switch, *, first: int, seeds_max: int) -> tuple[int, Finding] | None:
+    """How many seeds it takes from ``first`` until something is found with the protection off, and what."""
+    simulation = switch.simulation
+    with switch.off():
+        for number in range(seeds_max):
+            trial = simulation.trial(first + number)
+            found = attempt(simulation, msgspec.structs.replace(trial), limit_s=0).findings
+            counting = [finding for finding in found if finding.kind in switch.finds]
+            if counting:
+                return number + 1, counting[0]
+    return None
