@@ -95,6 +95,7 @@ SHELLS: dict[str, str] = {
     "testing/simulation/loop": "is an asyncio loop",
     "testing/simulation/out_of_reach": "is the part of that loop that refuses",
     "testing/simulation/randomness": "makes generators from seeds",
+    "testing/simulation/world": "waits for its nodes, and keeps garbage collections out of runs",
     "testing/clusters": "tests await the simulated loop",
     "testing/golden": "reads and writes golden files",
     "testing/probe": "tests wait for messages on the loop",

@@ -146,14 +146,16 @@ async def test_one_payload_of_a_batch_is_refused() -> None:
     assert kinds == ["Appended", "Appended", "Appended", Refused.__name__]
 
 
-async def test_a_thief_takes_the_shards_and_the_lease_is_worth_nothing() -> None:
+async def test_a_thief_takes_the_shards_and_keeps_them_for_as_long_as_their_owner_was_promised() -> None:
     store, connection = await opened()
+    await connection.renew({0: 1}, owner="a", duration_s=3)
+    await connection.renew({1: 1}, owner="a", duration_s=1)
     store.steal([0, 1], owner="thief", duration_s=2.0)
     assert await connection.append([some_append(0)]) == [Fenced(2)]
     assert await connection.renew({0: 1, 1: 1, 2: 1}, owner="a", duration_s=3) == {2}
-    [held] = await connection.acquire([0], owner="a", duration_s=3)
-    assert isinstance(held, Held)
-    await asyncio.sleep(2.1)
+    held = await connection.acquire([0, 1], owner="a", duration_s=3)
+    assert [each.remaining_s for each in held if isinstance(each, Held)] == pytest.approx([3.0, 2.0], abs=0.1)
+    await asyncio.sleep(3.1)
     assert await connection.acquire([0], owner="a", duration_s=3) == [Acquired(0, 3, 0)]
 
 

@@ -401,16 +401,19 @@ class SimulatedStore:
         self.start()
 
     def steal(self, shards: list[int], *, owner: str, duration_s: float) -> None:
-        """Somebody takes the shards although their owner's lease has not run out: two now believe they own them."""
-        statuses = self.disk.read("status", (shards,), {}, self._lease_s())
-        epochs = {status.shard: status.epoch for status in statuses}
-        owners = {status.shard: status.owner for status in statuses}
+        """Somebody takes the shards although their owner's lease has not run out: two now believe they own them.
+
+        Whoever it is writes nothing, and keeps them until that lease would have run out: answers from memory rest on
+        a lease, and a store that gave a shard to a third party before would break its own promise.
+        """
+        statuses = {each.shard: each for each in self.disk.read("status", (shards,), {}, self._lease_s())}
         for shard in shards:
-            at_s = self._lease_s()
-            self.disk.write(Write("release", ({shard: epochs[shard]},), {"owner": owners[shard]}, at_s))
-            self.disk.write(Write("acquire", ([shard],), {"owner": owner, "duration_s": duration_s}, at_s))
+            status, at_s = statuses[shard], self._lease_s()
+            lasts_s = max(duration_s, status.remaining_s)
+            self.disk.write(Write("release", ({shard: status.epoch},), {"owner": status.owner}, at_s))
+            self.disk.write(Write("acquire", ([shard],), {"owner": owner, "duration_s": lasts_s}, at_s))
         self.disk.sync()
-        self.note(f"store: {owner} takes {shards} for {duration_s:.3f} s")
+        self.note(f"store: {owner} takes {shards}")
 
     def create(self, shards: int | None) -> int:
         """For connections: opens or creates it, and says how many shards it has."""

@@ -1,4 +1,4 @@
-"""World: nodes, their store, the network between them and what goes wrong, in one process and from one seed.
+"""World (a shell): nodes, their store, the network between them and what goes wrong, in one process and from one seed.
 
 ::
 
@@ -18,6 +18,7 @@ remains of it but what it has recorded.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
@@ -42,7 +43,7 @@ __all__ = ["World"]
 
 T = TypeVar("T")
 
-_POLL_S = 0.05
+_POLL_S = 0.001
 _EXPECTED = frozenset({"journal.failed", "entity.recovery_failed", "entity.no_snapshot"})
 """Errors that are logged because of the faults; any other one is a finding."""
 
@@ -85,7 +86,7 @@ class World:
     # -------------------------------------------------------------------------------------------------------- running
 
     def run(self, story: Callable[[World], Coroutine[Any, Any, T]]) -> T:
-        """Starts the nodes and the plan, runs ``story`` to its end, and throws everything away.
+        """Starts the nodes, then the plan, runs ``story`` to its end, and throws everything away.
 
         Raises what ``story`` raises, ``SimulationEscape`` if something reached for the real world (also where that
         was caught), and ``SimulationStuck`` if it would never end.
@@ -109,11 +110,17 @@ class World:
     async def _main(self, story: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         for node in self.nodes:
             node.start()
+        await self.up()
         Injector(self, self.plan)
         return await story(self)
 
     def _store_crashed(self) -> None:
         self.loop.call_in(self.loop.world, 0.05 + self._store_random.random(), self.store.start)
+
+    async def up(self) -> None:
+        """Waits until all nodes are up."""
+        while not all(node.up for node in self.nodes):
+            await asyncio.sleep(_POLL_S)
 
     async def healed(self) -> None:
         """Waits until the plan's faults have had their time. Then they all have ended, and whatever was down is up."""
