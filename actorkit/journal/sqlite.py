@@ -133,6 +133,9 @@ class SqliteJournal:
             self._reader = await self._connect_reader()
             await self._helper.open()
         except BaseException:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                await reader.close()
             await writer.close()
             raise
         self._writer = writer

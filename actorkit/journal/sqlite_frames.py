@@ -54,7 +54,7 @@ def frame(value: object) -> bytes:
     return struct.pack(">I", len(content)) + content
 
 
-def length_of(header: bytes) -> int:
+def length_of(header: bytes | bytearray) -> int:
     (length,) = struct.unpack(">I", header)
     assert isinstance(length, int)
     return length

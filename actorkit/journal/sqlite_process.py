@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 import msgspec
 import structlog
@@ -37,23 +39,22 @@ class Unreadable(Exception):
     """The batch cannot be handed over, since it holds something that no journal stores. Nothing was done with it."""
 
 
-class AppendProcess:
+class AppendProcess(asyncio.SubprocessProtocol):
     """The process and the two pipes to it. All calls are made from the same asyncio loop."""
 
     def __init__(self, file: str, settings: SqliteSettings, command: Sequence[str]) -> None:
         self._file = file
         self._settings = settings
         self._command = command
-        self._process: asyncio.subprocess.Process | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._input: asyncio.WriteTransport | None = None
+        self._received = bytearray()
         self._waiting: deque[asyncio.Future[Answer]] = deque()
         """The batches that were sent and not answered, in order."""
-        self._listener: asyncio.Task[None] | None = None
-        self._gone = False
-
-    @property
-    def gone(self) -> bool:
-        """Whether the process has ended, so that another one would have to be started."""
-        return self._gone
+        self._exited = asyncio.Event()
+        self.gone = False
+        """It answers no more: another one would have to be started."""
 
     async def start(self) -> None:
         """Returns once the process has opened the file.
@@ -61,17 +62,16 @@ class AppendProcess:
         Raises ``JournalUnavailable`` where it cannot be started or cannot open it in time.
         """
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipe = subprocess.PIPE
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env=environment,
+            transport, _ = await self._loop.subprocess_exec(
+                lambda: self, *self._command, stdin=pipe, stdout=pipe, stderr=None, env=environment
             )
         except (OSError, NotImplementedError) as error:
-            self._gone = True
+            self.gone = True
             raise JournalUnavailable(f"{self._file}: no append process can be started: {error!r}") from error
-        self._listener = asyncio.create_task(self._listen(self._process), name="actorkit-journal-append-process")
+        self._transport = transport
+        self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
         try:
             async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
                 open_answer(await self._send(frame(Hello(self._file, self._settings))))
@@ -98,45 +98,58 @@ class AppendProcess:
 
     async def close(self) -> None:
         """Lets it finish what it has, and ends it by force after the busy timeout."""
-        process = self._process
-        if process is None or process.stdin is None or self._listener is None:
+        if self._transport is None or self._input is None:
             return
-        process.stdin.close()
+        self._input.close()
         try:
             async with asyncio.timeout(self._settings.busy_timeout_s):
-                await process.wait()
+                await self._exited.wait()
         except TimeoutError:
             _log.warning("journal.append_process_killed", file=self._file)
             with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        await self._listener
+                self._transport.kill()
+            await self._exited.wait()
+        self._transport.close()
 
     def _send(self, content: bytes) -> asyncio.Future[Answer]:
-        process = self._process
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        if self._gone or process is None or process.stdin is None or process.stdin.is_closing():
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        if self.gone or self._input is None or self._input.is_closing():
             answer.set_exception(JournalUnavailable(f"{self._file}: its append process has ended; retry"))
             return answer
         self._waiting.append(answer)
-        process.stdin.write(content)
+        self._input.write(content)
         return answer
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        """Hands out the answers, and ends what is left in doubt when the process has ended."""
-        assert process.stdout is not None
-        try:
-            while True:
-                header = await process.stdout.readexactly(HEADER_BYTES)
-                answer = _answers.decode(await process.stdout.readexactly(length_of(header)))
-                waiting = self._waiting.popleft()
-                if not waiting.done():
-                    waiting.set_result(answer)
-        except (asyncio.IncompleteReadError, OSError, msgspec.MsgspecError) as error:
-            self._end(error)
+    # -------------------------------------------------------------------------------------------- called by the loop
 
-    def _end(self, error: Exception) -> None:
-        self._gone = True
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        received = self._received
+        received += data
+        while len(received) >= HEADER_BYTES:
+            end = HEADER_BYTES + length_of(received[:HEADER_BYTES])
+            if len(received) < end:
+                return
+            content = bytes(received[HEADER_BYTES:end])
+            del received[:end]
+            try:
+                answer = _answers.decode(content)
+            except msgspec.MsgspecError as error:
+                self._end(error)
+                return
+            waiting = self._waiting.popleft() if self._waiting else None
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._end(exc)
+
+    def process_exited(self) -> None:
+        self._end(None)
+        self._exited.set()
+
+    def _end(self, error: Exception | None) -> None:
+        """Nothing more is believed: what is unanswered is in doubt."""
+        self.gone = True
         if self._waiting:
             _log.warning("journal.append_process_ended", file=self._file, unanswered=len(self._waiting))
         for waiting in self._waiting:
@@ -168,11 +181,8 @@ class AppendHelper:
 
     def ready_for(self, appends: int) -> AppendProcess | None:
         """The process that is to store a batch of so many appends; ``None``: the thread is."""
-        process = self._process
-        if process is not None:
-            if not process.gone:
-                return process
-            self._process, self._counted = None, 0
+        if self._process is not None and not self._process.gone:
+            return self._process
         if self._after is None or self._starting is not None:
             return None
         if appends >= _MANY:
@@ -192,9 +202,12 @@ class AppendHelper:
             await process.close()
 
     async def _start(self) -> None:
+        if self._process is not None:
+            await self._process.close()
         process = AppendProcess(self._file, self._settings, self.command)
         await process.start()
         self._process = process
+        self._counted = 0
         _log.info("journal.append_process", file=self._file)
 
     async def _try_to_start(self) -> None:

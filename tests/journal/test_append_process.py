@@ -53,11 +53,11 @@ async def journal(file: Path) -> AsyncIterator[SqliteJournal]:
     await journal.close()
 
 
-def process_of(journal: SqliteJournal) -> asyncio.subprocess.Process:
+def process_of(journal: SqliteJournal) -> asyncio.SubprocessTransport:
     process = journal._helper.ready_for(1)
     assert process is not None
-    assert process._process is not None
-    return process._process
+    assert process._transport is not None
+    return process._transport
 
 
 async def sequences(journal: SqliteJournal, stream: str = "pool/a") -> list[int]:
@@ -97,7 +97,7 @@ async def test_one_append_that_no_journal_stores_harms_no_other(journal: SqliteJ
     wrong: Any = some_append(1)
     wrong = type(wrong)(**{**{name: getattr(wrong, name) for name in wrong.__struct_fields__}, "metadata": "text"})
     assert await journal.append([wrong]) is not None
-    assert process_of(journal).returncode is None
+    assert process_of(journal).get_returncode() is None
 
 
 async def test_when_it_is_killed_its_batches_are_in_doubt_and_the_thread_goes_on(journal: SqliteJournal) -> None:
@@ -206,7 +206,7 @@ async def test_signals_that_reach_both_are_left_to_the_process_that_it_serves(jo
         process.send_signal(number)
     assert await journal.append([some_append(0)]) == [Appended(1)]
     await journal.close()
-    assert process.returncode == 0
+    assert process.get_returncode() == 0
 
 
 async def test_it_ends_with_the_process_that_it_serves_whatever_that_dies_of(file: Path) -> None:
@@ -219,7 +219,7 @@ async def test_it_ends_with_the_process_that_it_serves_whatever_that_dies_of(fil
         "    journal = SqliteJournal(sys.argv[1], settings=SqliteSettings(process_after_appends=0))\n"
         "    logs.configure()\n"
         "    await journal.open(4)\n"
-        "    print(journal._helper.ready_for(1)._process.pid, flush=True)\n"
+        "    print(journal._helper.ready_for(1)._transport.get_pid(), flush=True)\n"
         "    await asyncio.sleep(3600)\n"
         "asyncio.run(main())\n"
     )
