@@ -1,7 +1,7 @@
 """The checkers are checked: protections that a test turns off, one at a time, to see that the simulation notices.
 
-Each switch says what it turns off and which faults make that matter; its plans are biased to these kinds, and drawn from
-the seed like any other. Two are settings of the simulated store; the others replace a method of the product.
+Each switch says what it turns off and which faults make that matter; its plans are biased to these kinds, and drawn
+from the seed like any other. Three are settings of the simulated store; the others replace a method of the product.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Switch(NamedTuple):
     patches: Patches = list
     store: StoreSettings = StoreSettings()
     lasts_min_s: float = 0.0
-    operations: int = 120
+    load: Load = Load()
 
     @property
     def simulation(self) -> CapacitySimulation:
         """The trials under the switch. Two thirds of the kinds are in each plan, since there are few."""
-        load = Load(store=self.store, operations=self.operations)
+        load = msgspec.structs.replace(self.load, store=self.store)
         return CapacitySimulation(
             kinds=self.kinds, share=0.66, nodes=self.nodes, load=load, lasts_min_s=self.lasts_min_s
         )
@@ -159,7 +159,7 @@ SWITCHES: tuple[Switch, ...] = (
         _ANSWERS,
         _every_lease_is_valid,
         lasts_min_s=6.0,
-        operations=300,
+        load=Load(operations=300, hazards=0, readers=4),
     ),
     Switch(
         "raising the epoch in doubt",

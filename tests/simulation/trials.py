@@ -10,12 +10,14 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
 from actorkit import SystemSettings
+from actorkit.errors import CallError
 from actorkit.journal.settings import WriterSettings
 from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.settings import PersistenceSettings
@@ -50,6 +52,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Operations of each of the callers in ``hazards``."""
     burst: int = 60
     """How many operations are sent at once."""
+    readers: int = 1
+    """Clients that only look, each at one node whatever becomes of it."""
     store: StoreSettings = StoreSettings()
 
 
@@ -81,10 +85,27 @@ class _Run(Capacity):
         looking = world.loop.create_task(self._look())
         hazards = Hazards(world, self.recorder, operations=self.load.hazards, burst=self.load.burst)
         beside = world.loop.create_task(hazards.story())
+        reading = [
+            world.loop.create_task(self._read(f"reader-{n}", world.nodes[n % len(world.nodes)].name))
+            for n in range(self.load.readers)
+        ]
         await super()._story(world)
         await beside
-        looking.cancel()
+        for task in (looking, *reading):
+            task.cancel()
         await self._converge()
+
+    async def _read(self, name: str, node: str) -> None:
+        """Looks at one pool after the other, through one node."""
+        world = self.world
+        random = stream(world.seed, f"{name}/work")
+        client = world.client(name, nodes=[node])
+        while True:
+            await self._sleep(0.6 * random.random())
+            pool = random.choice(list(self._parts))
+            looked = self._attempt(client, pool, "describe", (), None, deadline_s=1.0)
+            with suppress(CallError):
+                await world.spawn(client.process, looked, name=name)
 
     async def _look(self) -> None:
         while True:
@@ -159,7 +180,7 @@ class CapacitySimulation:
         share: float = 0.2,
         lasts_min_s: float = 0.0,
         nodes: int | None = None,
-        load: Load = Load(),
+        load: Load = Load(),  # noqa: B008 - frozen
     ) -> None:
         self._kinds = kinds
         self._share = share
@@ -218,7 +239,7 @@ class CapacitySimulation:
         return result, run
 
     def simpler(self, load: Load) -> Iterator[Load]:
-        for name in ("hazards", "burst"):
+        for name in ("hazards", "burst", "readers"):
             if getattr(load, name):
                 yield msgspec.structs.replace(load, **{name: 0})
         for name, least in (

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -138,9 +138,9 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------- clients
 
-    def client(self, name: str) -> Client:
-        """A new client, with a process of its own. It begins with a node of its own choice."""
-        names = [node.name for node in self.nodes]
+    def client(self, name: str, *, nodes: Sequence[str] = ()) -> Client:
+        """A new client, with a process of its own, of these nodes or of all. It begins with one of its own choice."""
+        names = list(nodes) or [node.name for node in self.nodes]
         first = int(stream(self.seed, name).random() * len(names))
         process = self.loop.new_process(name)
         return Client(self.loop, self.network, process, names, first=first, deadline_s=self._deadline_s)
