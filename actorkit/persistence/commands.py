@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Hashable
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -227,8 +227,12 @@ def _changeable(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...] | None
 def _copier(declared: Any) -> Callable[[Any], Any]:
     container = get_origin(declared)
     if container in (dict, list, set) and all(map(is_value, get_args(declared))):
-        return lambda value: container(value) if type(value) is container else deepcopy(value)
+        return partial(_copy_of_values, cast("type[Any]", container))
     return deepcopy
+
+
+def _copy_of_values(container: type[Any], value: Any) -> Any:
+    return container(value) if type(value) is container else deepcopy(value)
 
 
 def published(function: Callable[[A], R | None]) -> Published[A, R]:

@@ -46,8 +46,17 @@ class Switch(NamedTuple):
 
     @property
     def simulation(self) -> CapacitySimulation:
-        """The trials under the switch. Two thirds of the kinds are in each plan, since there are few."""
-        load = msgspec.structs.replace(self.load, store=self.store)
+        """The trials under the switch."""
+        return self._simulation(self.store)
+
+    @property
+    def protected(self) -> CapacitySimulation:
+        """The same trials on a store that neglects nothing."""
+        return self._simulation(StoreSettings())
+
+    def _simulation(self, store: StoreSettings) -> CapacitySimulation:
+        # Two thirds of the kinds are in each plan, since there are few.
+        load = msgspec.structs.replace(self.load, store=store)
         return CapacitySimulation(
             kinds=self.kinds, share=0.66, nodes=self.nodes, load=load, lasts_min_s=self.lasts_min_s
         )
@@ -164,10 +173,12 @@ SWITCHES: tuple[Switch, ...] = (
     Switch(
         "raising the epoch in doubt",
         "an append that got no answer is believed lost while it may still arrive",
-        ("late_appends", "lost_store_answers", "write_errors", "slow_disk"),
+        ("late_appends", "lost_store_answers"),
         1,
         _ANSWERS,
         _epochs_are_not_raised,
+        lasts_min_s=2.0,
+        load=Load(pools=10, capacity=2, hazards=0),
     ),
 )
 

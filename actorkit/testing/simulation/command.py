@@ -1,7 +1,7 @@
 """The command (a shell): ``python -m actorkit.testing.simulation.command package.module:simulation --seeds 1000``.
 
-Searches that many seeds on all cores, shows how far it is, and says what was tried and what was found. Each failing seed
-comes with the command that repeats it; the first of each kind is made smaller and written to a file.
+Searches that many seeds on all cores, shows how far it is, and says what was tried and what was found. Each failing
+seed comes with the command that repeats it; the first of each kind is made smaller and written to a file.
 """
 
 from __future__ import annotations

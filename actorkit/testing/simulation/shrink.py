@@ -36,17 +36,18 @@ def shrink(
 ) -> tuple[Trial[S], Result]:
     """The smallest trial that was found to have a finding of this kind, and its result.
 
-    ``more(tries)`` is asked before each run. Raises ``ValueError`` where the trial itself does not find it (then the run
-    depends on more than the trial).
+    ``more(tries)`` is asked before each run. Raises ``ValueError`` where the trial itself does not find it (then the
+    run depends on more than the trial).
     """
     result = run(trial)
     if kind not in result.kinds:
         raise ValueError(f"run again, the trial of seed {trial.seed} has no finding of the kind {kind}")
+    steps: list[Callable[[Trial[S]], Iterator[Trial[S]]]] = [_fewer_faults, _less_asked(simpler), _weaker_faults]
     tries = 1
     progress = True
     while progress:
         progress = False
-        for step in (_fewer_faults, _less_asked(simpler), _weaker_faults):
+        for step in steps:
             candidates = step(trial)
             while (candidate := next(candidates, None)) is not None:
                 if not more(tries):
