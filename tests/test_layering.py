@@ -84,6 +84,7 @@ SHELLS: dict[str, str] = {
     "persistence/snapshot_writer": "stores snapshots in a task of its own",
     "readmodel/follower": "reads the journal in a task",
     "readmodel/view": "waits for a write on the loop, within a deadline",
+    "sharding/entities": "sweeps on the loop for entities that are idle",
     "sharding/leases": "renews leases in a task",
     "sharding/region": "brings entities in and out of memory on the loop",
     "sharding/shard": "calls wait for their shard on the loop's futures",

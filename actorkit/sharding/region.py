@@ -8,26 +8,24 @@ idle for long or when there are too many.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from actorkit.actor.cell import Cell
 from actorkit.actor.dead_letters import DeadLetter
 from actorkit.actor.runtime import ActorRuntime
 from actorkit.actor.turn import current_turn
 from actorkit.clock import Clock
-from actorkit.errors import CallCycle, CallError, ConfigurationError, DeclarationError, Overloaded, Unavailable
+from actorkit.errors import CallCycle, ConfigurationError, DeclarationError, Overloaded, Unavailable
 from actorkit.ids import NodeId, PersistenceId, shard_of
 from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.async_handler import RunningHandler
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
 from actorkit.persistence.declaration import EntityType
-from actorkit.persistence.entity import Entity
 from actorkit.persistence.services import EntityServices
 from actorkit.persistence.turn import EntityTurn
+from actorkit.sharding.entities import Entities
 from actorkit.sharding.leases import Leases
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
@@ -41,33 +39,6 @@ _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
 _NAMED_MAX = 20
 """How many of the handlers that are cut off at the end are named in the log."""
-_SWEEPS = 10
-"""How many sweeps for idle entities there are in one ``passivate_after_s``."""
-_LOOKS = 64
-_LOOKS_OF_A_SWEEP = 10_000
-"""How many entities are looked at, at once, for some that can leave when there are too many."""
-
-
-class _Slot:
-    """One entity in memory: its actor's cell, and the instance that runs there."""
-
-    __slots__ = ("cell", "entity", "shard", "used_tick")
-
-    def __init__(self, shard: Shard, tick: int) -> None:
-        self.shard = shard
-        self.used_tick = tick
-        self.cell: Cell
-        self.entity: Entity | None = None
-
-    @property
-    def idle(self) -> bool:
-        cell = self.cell
-        return cell.asleep and not cell.mailbox and not cell.system and self.entity is not None and self.entity.idle
-
-    @property
-    def may_leave(self) -> bool:
-        """Whether nothing is lost if the entity leaves memory, its timers included."""
-        return self.idle and self.entity is not None and not self.entity.has_timers
 
 
 class Region:
@@ -94,15 +65,13 @@ class Region:
         self._taken_over = taken_over
         self._types: dict[str, EntityType] = {}
         self._by_number: dict[int, Shard] = {}
-        self._slots: OrderedDict[PersistenceId, _Slot] = OrderedDict()
+        self._entities = Entities(runtime, settings)
+        self._slots = self._entities.slots
         self._ids = 0
         self._id_prefix = f"{node.incarnation}-"
-        self._tick = 0
-        self._sweeper: asyncio.TimerHandle | None = None
         self._draining = False
         """Stopping has begun: only what is in progress is brought to its end."""
         self._closed = False
-        self._entities_bound = 2 * settings.entities_max
         self._services: EntityServices
         self._leases: Leases
 
@@ -120,13 +89,12 @@ class Region:
         )
         self._leases.start()
         self._runtime.dead_letters.subscribe(_end_buried)
-        self._sweep_later()
+        self._entities.start(services)
 
     async def stop(self) -> None:
         """Takes no more calls, waits for those in progress with all that these call, and gives the shards up."""
         self._draining = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._entities.stop_sweeping()
         for shard in self._by_number.values():
             waiting = list(shard.waiting)
             shard.waiting.clear()
@@ -136,7 +104,7 @@ class Region:
                 else:
                     self._refuse_stopping(waiter)
         until_s = self._loop.time() + self._settings.drain_timeout_s
-        while self._loop.time() < until_s and not all(slot.idle for slot in self._slots.values()):
+        while self._loop.time() < until_s and not self._entities.all_idle:
             await asyncio.sleep(_POLL_S)
         self._closed = True
         self._say_what_still_runs()
@@ -265,17 +233,17 @@ class Region:
         slot = self._slots.get(call.pid)
         if slot is not None and slot.shard.lease.active:
             self._slots.move_to_end(call.pid)
-            slot.used_tick = self._tick
+            slot.used_tick = self._entities.tick
         else:
             shard = self._shard(shard_of(str(call.pid), self._shards))
             if not shard.ready:
                 self._buffer(shard, call)
                 return
             if slot is None:
-                if len(self._slots) >= self._entities_bound and not self._make_room():
-                    call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities_bound))
+                if not self._entities.has_room():
+                    call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities.bound))
                     return
-                slot = self._activate(call.pid, shard)
+                slot = self._entities.activate(self._types[call.pid.type], call.pid, shard)
         cell = slot.cell
         if len(cell.mailbox) >= cell.capacity:
             if cell.capacity < 0:
@@ -322,129 +290,27 @@ class Region:
             self._flush(shard)
 
     def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
-        slot = self._slots.get(pid)
-        if slot is not None and slot.entity is not None and slot.entity is entity:
-            del self._slots[pid]
-            calls = [*calls, *(waiting for waiting in slot.cell.mailbox if type(waiting) is EntityCall)]
-            slot.cell.mailbox.clear()
-            slot.entity.context.stop()
-        self.give_back(calls)
-
-    # ------------------------------------------------------------------------------------------------------ entities
-
-    def _activate(self, pid: PersistenceId, shard: Shard) -> _Slot:
-        entity_type = self._types[pid.type]
-        slot = _Slot(shard, self._tick)
-        services = self._services
-
-        def make() -> Entity:
-            try:
-                slot.entity = Entity(entity_type, pid, shard, services)
-            except Exception as error:
-                failure = Unavailable(str(pid), f"its constructor failed with {error!r}")
-                failure.__cause__ = error
-                self._end(pid, slot, failure)
-                raise
-            return slot.entity
-
-        slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
-        self._slots[pid] = slot
-        if len(self._slots) > self._settings.entities_max:
-            self._shrink(_LOOKS)
-        return slot
-
-    def _make_room(self) -> bool:
-        self._shrink(_LOOKS)
-        return len(self._slots) < self._entities_bound
-
-    def _shrink(self, looks: int) -> None:
-        """While there are too many, those that were not used for longest leave, unless they are busy or have timers.
-
-        Looks at a bounded number of them. What has to stay goes to the end of the line, so the next time goes on with
-        those behind it.
-        """
-        slots = self._slots
-        for _ in range(min(looks, len(slots))):
-            if len(slots) <= self._settings.entities_max:
-                return
-            pid, slot = next(iter(slots.items()))
-            if slot.may_leave:
-                self._passivate(pid)
-            else:
-                slots.move_to_end(pid)
-                slot.used_tick = self._tick
-
-    def _passivate(self, pid: PersistenceId) -> None:
-        slot = self._slots.pop(pid)
-        assert slot.entity is not None
-        slot.entity.context.stop()
-
-    def _end(self, pid: PersistenceId, slot: _Slot, error: CallError) -> None:
-        """This activation cannot go on: whoever waits for it gets the error, and later calls a new activation."""
-        if self._slots.get(pid) is slot:
-            del self._slots[pid]
-        waiting = [call for call in slot.cell.mailbox if type(call) is EntityCall]
-        slot.cell.mailbox.clear()
-        slot.cell.post(slot.cell.life.stop)
-        for call in waiting:
-            call.fail(error)
+        self.give_back([*calls, *self._entities.take_out(pid, entity)])
 
     def retire(self, pid: PersistenceId) -> None:
-        self._loop.call_soon(self._retire_now, pid)
-
-    def _retire_now(self, pid: PersistenceId) -> None:
-        """Under load its mailbox is never empty, so those who wait there now are told as the others were."""
-        slot = self._slots.get(pid)
-        if slot is None or slot.entity is None or slot.cell.task is not None:
-            return
-        if slot.entity.broken is not None and slot.entity.idle:
-            self._end(pid, slot, slot.entity.broken)
+        self._loop.call_soon(self._entities.retire, pid)
 
     def forget(self, pid: PersistenceId, entity: object) -> None:
-        slot = self._slots.get(pid)
-        if slot is not None and slot.entity is entity:
-            del self._slots[pid]
-        if len(self._slots) > self._settings.entities_max:
-            # One has left for lack of room, and there may be more that can.
-            self._shrink(_LOOKS)
-
-    def _sweep_later(self) -> None:
-        self._sweeper = self._loop.call_later(self._settings.passivate_after_s / _SWEEPS, self._sweep)
-
-    def _sweep(self) -> None:
-        self._tick += 1
-        old: list[PersistenceId] = []
-        for pid, slot in self._slots.items():
-            if self._tick - slot.used_tick <= _SWEEPS:
-                break
-            old.append(pid)
-        for pid in old:
-            if self._slots[pid].may_leave:
-                self._passivate(pid)
-        self._shrink(_LOOKS_OF_A_SWEEP)
-        self._sweep_later()
+        self._entities.forget(pid, entity)
 
     # -------------------------------------------------------------------------------------------------------- shards
 
     def _acquired(self, shard: Shard, unbroken: bool, head: int) -> None:
         if not unbroken:
-            self._invalidate(shard)
+            self._entities.invalidate(shard)
             self._taken_over(shard.shard, head)
         self._flush(shard)
 
     def _lost(self, shard: Shard) -> None:
         """Another owner has it. Idle entities leave; busy ones find out what became of their appends first."""
-        self._invalidate(shard)
+        self._entities.invalidate(shard)
         shard.settled(owned=False)
         self._leases.want(shard)
-
-    def _invalidate(self, shard: Shard) -> None:
-        """Somebody else may have written: what is in memory of this shard does not count any more."""
-        for pid, slot in [(pid, slot) for pid, slot in self._slots.items() if slot.shard is shard]:
-            if slot.idle:
-                self._passivate(pid)
-            elif slot.entity is not None:
-                slot.entity.settling.fail(doubt=True)
 
     def _flush(self, shard: Shard) -> None:
         """Delivers what has waited, as long as the shard is ready."""
