@@ -9,7 +9,7 @@ which nobody here assumes, and which the next acquisition raises again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -59,9 +59,10 @@ class Leases:
         acquired: Callable[[Shard, bool, int], None],
         lost: Callable[[Shard], None],
         fatal: Callable[[JournalFailed], None],
+        may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
         """``acquired(shard, unbroken, head)`` and ``lost(shard)`` tell the region; ``unbroken`` as ``Lease.acquired``
-        has it."""
+        has it. As long as ``may_hold()`` is false, nothing is acquired or renewed: what is held runs out."""
         self._store = store
         self._owner = owner
         self._clock = clock
@@ -69,6 +70,7 @@ class Leases:
         self._acquired = acquired
         self._lost = lost
         self._fatal = fatal
+        self._may_hold = may_hold
         self._held: dict[int, Shard] = {}
         self._wanted: dict[int, Shard] = {}
         self._wake = asyncio.Event()
@@ -99,13 +101,7 @@ class Leases:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        held = {number: shard.epoch for number, shard in self._held.items()}
-        if held:
-            try:
-                async with _limit(self._settings.lease_acquire_timeout_s):
-                    await self._store.release(held, owner=self._owner)
-            except JournalError as error:
-                _log.warning("leases.not_released", why=str(error), shards=len(held))
+        await self._give_up({number: shard.epoch for number, shard in self._held.items()})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """These tasks run for ever: one that ends by itself is a defect, without which nothing is owned any more."""
@@ -117,6 +113,39 @@ class Leases:
         self._held.pop(shard.shard, None)
         self._wanted[shard.shard] = shard
         self._wake.set()
+
+    def unwant(self, shard: Shard) -> None:
+        """It is not to be acquired any more. If it is acquired all the same, by a request on its way, it is released."""
+        if self._wanted.pop(shard.shard, None) is not None:
+            self.held_by.pop(shard.shard, None)
+            shard.settled(owned=False)
+
+    def ask_now(self) -> None:
+        """Something has changed: what is wanted may be free now."""
+        if self._wanted:
+            self._wake.set()
+
+    async def release(self, shards: Sequence[Shard]) -> None:
+        """Gives shards up, so that others need not wait for their leases to run out: nothing of them is in progress.
+
+        From here on nothing rests on memory of them. A store that does not answer is not waited for: then others do
+        wait.
+        """
+        epochs: dict[int, int] = {}
+        for shard in shards:
+            if self._held.pop(shard.shard, None) is not None:
+                epochs[shard.shard] = shard.epoch
+            shard.lease.lost()
+        await self._give_up(epochs)
+
+    async def _give_up(self, epochs: dict[int, int]) -> None:
+        if not epochs:
+            return
+        try:
+            async with _limit(self._settings.lease_acquire_timeout_s):
+                await self._store.release(epochs, owner=self._owner)
+        except JournalError as error:
+            self._report(error, "leases.not_released")
 
     @property
     def wanted(self) -> int:
@@ -130,8 +159,14 @@ class Leases:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self._may_hold():
+                await asyncio.sleep(self._settings.acquire_retry_s)
+                self._wake.set()
+                continue
             asked_at_s = self._clock.lease_s()
             numbers = sorted(self._wanted)
+            if not numbers:
+                continue
             try:
                 async with _limit(self._settings.lease_acquire_timeout_s):
                     answers = await self._store.acquire(numbers, owner=self._owner, duration_s=self._settings.lease_s)
@@ -143,9 +178,12 @@ class Leases:
                 continue
             delay_s = _BACKOFF_FIRST_S
             retry_s: float | None = None
+            unwanted: dict[int, int] = {}
             for answer in answers:
                 shard = self._wanted.get(answer.shard)
                 if shard is None:
+                    if isinstance(answer, Acquired):
+                        unwanted[answer.shard] = answer.epoch
                     continue
                 if isinstance(answer, Acquired):
                     del self._wanted[answer.shard]
@@ -159,6 +197,7 @@ class Leases:
                     shard.settled(owned=False)
                     retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
             self._confirm_by_lease()
+            await self._give_up(unwanted)
             self._say_who_is_waited_for()
             if self._retry is not None:
                 self._retry.cancel()
@@ -189,7 +228,7 @@ class Leases:
         while True:
             await asyncio.sleep(max(_RETRY_MIN_S, next_s - loop.time()))
             next_s = loop.time() + settings.lease_renew_s
-            if not self._held:
+            if not self._held or not self._may_hold():
                 continue
             asked_at_s = self._clock.lease_s()
             epochs = {number: shard.epoch for number, shard in self._held.items()}
