@@ -301,7 +301,15 @@ class ActorSystem:
                 maps[name] = self._maps[entity_type.name, name] = LwwMap()
         if maps:
             page_events = self.settings.persistence.recovery_page_events
-            follower = Follower(self.store, entity_type, maps, page_events=page_events, fatal=self._fail)
+            follower = Follower(
+                self.store,
+                entity_type,
+                maps,
+                page_events=page_events,
+                fatal=self._fail,
+                owner=str(self.node),
+                poll_s=None,
+            )
             self._followers.append(follower)
 
     def _taken_over(self, shard: int, head: int) -> None:
