@@ -1,0 +1,104 @@
+"""What happens in a cluster, as this node sees it. Each node sees the same in the end, not always in the same order.
+
+Events of one member come in the order in which it lives: joined, up, leaving, then left or down, with unreachable and
+reachable between. A member that one node sees only for a moment another may never see.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actorkit.cluster.member import Member
+
+__all__ = [
+    "ClusterEvent",
+    "ClusterFormed",
+    "Downed",
+    "EventsDropped",
+    "JoinRefused",
+    "MajorityLost",
+    "MajorityRegained",
+    "MemberDown",
+    "MemberJoined",
+    "MemberLeaving",
+    "MemberLeft",
+    "MemberReachable",
+    "MemberUnreachable",
+    "MemberUp",
+]
+
+
+class ClusterEvent(msgspec.Struct, frozen=True):
+    """Something that has happened."""
+
+
+class _OfMember(ClusterEvent, frozen=True):
+    member: Member
+
+
+class MemberJoined(_OfMember, frozen=True):
+    """It is known now, and owns nothing yet."""
+
+
+class MemberUp(_OfMember, frozen=True):
+    """It may own shards."""
+
+
+class MemberUnreachable(_OfMember, frozen=True):
+    """It is counted as lost: it owns nothing any more as far as placement goes. It may come back until it is down."""
+
+
+class MemberReachable(_OfMember, frozen=True):
+    """It was unreachable, and has come back."""
+
+
+class MemberLeaving(_OfMember, frozen=True):
+    """It gives its shards away and will stop."""
+
+
+class MemberLeft(_OfMember, frozen=True):
+    """It has stopped of its own accord."""
+
+
+class MemberDown(_OfMember, frozen=True):
+    """It was declared gone, or another incarnation has taken its place. This incarnation never comes back."""
+
+
+class ClusterFormed(ClusterEvent, frozen=True):
+    """This node has found no cluster and has begun one."""
+
+    seeds_heard: int
+    seeds: int
+
+
+class JoinRefused(ClusterEvent, frozen=True):
+    """A member refuses this node; it goes on trying."""
+
+    by: str
+    why: str
+
+
+class MajorityLost(ClusterEvent, frozen=True):
+    """This node sees too few of the members that it knows: it must not renew leases."""
+
+    visible: int
+    voters: int
+
+
+class MajorityRegained(ClusterEvent, frozen=True):
+    """It sees enough of them again."""
+
+    visible: int
+    voters: int
+
+
+class Downed(ClusterEvent, frozen=True):
+    """This incarnation is no member any more and never will be: whoever runs it has to stop, or to join as another."""
+
+    why: str
+
+
+class EventsDropped(ClusterEvent, frozen=True):
+    """A reader of events was too slow: so many were left out here. ``Cluster.members`` shows how things stand."""
+
+    count: int
