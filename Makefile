@@ -16,13 +16,16 @@ JOURNAL ?= sqlite:///capacity.db
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SEEDS ?= 2000
+SIMULATE_ARGS ?=
 LINTED := actorkit examples tests bench pytest_actorkit.py
 
-.PHONY: help run test check bench format clean
+.PHONY: help run test simulate check bench format clean
 
 help:
 	@echo 'make run      start the capacity service on $(HTTP), its journal in $(JOURNAL)'
 	@echo 'make test     run all tests (PYTEST_ARGS="-k gate" for some of them)'
+	@echo 'make simulate SEEDS=100000   search so many seeds on all cores (SIMULATE_ARGS="--first 7" for certain ones)'
 	@echo 'make check    ruff, mypy --strict, pyright and the layering test'
 	@echo 'make bench    measure each figure against its floor (BENCH_ARGS="latency recovery" for some)'
 	@echo 'make format   let ruff format and mend what it can'
@@ -48,6 +51,11 @@ run: $(VENV)/.ready-to-run
 
 test: $(VENV)/.ready-to-develop
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+# A failing run is made smaller and kept where the tests of seeds run it again.
+simulate: $(VENV)/.ready-to-develop
+	@$(BIN)/python -m actorkit.testing.simulation.command tests.simulation.trials:CAPACITY --seeds $(SEEDS) \
+		--cases tests/simulation/regressions $(SIMULATE_ARGS)
 
 check: $(VENV)/.ready-to-develop
 	$(BIN)/python -m ruff check $(LINTED)

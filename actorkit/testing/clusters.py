@@ -52,7 +52,15 @@ class SimulatedClient:
         self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...], *, key: str | None, deadline_s: float | None
     ) -> asyncio.Future[Any]:
         """Sends a call on its way; for references."""
-        number = self._recorder.invoke(self.name, str(pid), handler.name, args, at_us=self._now_us(), key=key)
+        number = self._recorder.invoke(
+            self.name,
+            str(pid),
+            handler.name,
+            args,
+            at_us=self._now_us(),
+            key=key,
+            command_id=self._client.next_command_id,
+        )
         future = self._client.call(pid, handler, args, key=key, deadline_s=deadline_s)
         future.add_done_callback(partial(self._ended, number))
         return future
@@ -130,6 +138,8 @@ class SimulatedCluster:
         """Ends what the test has begun, starts what is down, and waits until the plan is over and all nodes are up."""
         while self._ends:
             self._ends.pop()()
+        for node in self.world.nodes:
+            node.process.at_step = None
         await self.world.sleep_until(self.world.plan.heal_at_s)
         for node in self.world.nodes:
             node.start()

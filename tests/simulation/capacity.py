@@ -151,7 +151,15 @@ class Capacity:
     async def _attempt(
         self, client: Client, pool: str, name: str, args: tuple[Any, ...], key: str | None, deadline_s: float = 5.0
     ) -> Any:
-        number = self.recorder.invoke(client.name, f"pool/{pool}", name, args, at_us=self._now_us(), key=key)
+        number = self.recorder.invoke(
+            client.name,
+            f"pool/{pool}",
+            name,
+            args,
+            at_us=self._now_us(),
+            key=key,
+            command_id=client.next_command_id,
+        )
         call = getattr(client.get(Pool, pool), name)
         try:
             reply = await call.options(idempotency_key=key, deadline_s=deadline_s)(*args)

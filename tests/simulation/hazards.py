@@ -30,7 +30,8 @@ __all__ = ["CROWDED", "UNREADABLE", "Hazards", "Meter", "MeterModel", "Sink", "c
 
 UNREADABLE = "meter/unreadable"
 _METERS = ("m1", "m2")
-CROWDED = frozenset({"meter/m3", "meter/m4"})
+_CROWDED = ("m3", "m4", "m5")
+CROWDED = frozenset(f"meter/{id}" for id in _CROWDED)
 """Here many outcomes are unknown, so that no checker could try all their orders; ``check_meters`` looks at them."""
 
 
@@ -355,7 +356,9 @@ class Hazards:
 
     async def _call(self, client: Client, id: str, name: str, args: tuple[Any, ...]) -> None:
         recorder = self._recorder
-        number = recorder.invoke(client.name, f"meter/{id}", name, args, at_us=self._now_us())
+        number = recorder.invoke(
+            client.name, f"meter/{id}", name, args, at_us=self._now_us(), command_id=client.next_command_id
+        )
         try:
             reply = await getattr(client.get(Meter, id), name).options(deadline_s=4.0)(*args)
         except CallError as error:
@@ -373,7 +376,7 @@ class Hazards:
             for _ in range(self._burst):
                 self._numbers += 1
                 # Messages of one connection may overtake each other here: there is no order to be kept.
-                call = self._call(client, random.choice(["m3", "m4"]), "add", (1, "", self._numbers))
+                call = self._call(client, random.choice(_CROWDED), "add", (1, "", self._numbers))
                 calls.append(loop.create_task(call))
             loop.call_in(loop.world, 0.002, loop.pause, client.process)
             loop.call_in(loop.world, 0.002 + 3 * random.random(), loop.resume, client.process)

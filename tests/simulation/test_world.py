@@ -17,7 +17,6 @@ from actorkit import Event, PersistentActor, State, applies, command, query
 from actorkit.errors import CallError, SimulationEscape
 from actorkit.testing.checkers import check_linearizable
 from actorkit.testing.simulation import CATALOGUE, Fault, FaultPlan, NodeSettings, StoreSettings, World, swarm
-from actorkit.testing.simulation.injection import INJECTIONS
 from examples.capacity_service.model import PoolModel
 from tests.simulation.capacity import Capacity, CapacitySettings
 
@@ -122,21 +121,6 @@ def test_leaving_a_kind_out_of_the_swarm_changes_no_other() -> None:
 # ------------------------------------------------------------------------------------------------------------- faults
 
 
-def test_every_kind_of_fault_can_be_injected() -> None:
-    assert INJECTIONS.keys() == CATALOGUE.keys()
-
-
-@pytest.mark.parametrize("kind", [kind for kind, known in CATALOGUE.items() if known.in_swarm])
-def test_each_kind_of_fault_alone_does_no_harm(kind: str) -> None:
-    nodes = max(2, CATALOGUE[kind].nodes_min)
-    for seed in range(3):
-        plan = swarm(seed, [f"node-{n}" for n in range(1, nodes + 1)], kinds=[kind], share=1.0, duration_s=8.0)
-        capacity = Capacity(seed, plan, CapacitySettings(nodes=nodes, operations=100))
-        history = capacity.run()
-        assert capacity.findings == [], capacity.world.report()
-        assert [verdict for verdict in check_linearizable(history, PoolModel()) if not verdict.ok] == []
-
-
 def test_a_crash_at_every_step_of_a_command_does_no_harm() -> None:
     for step in range(60):
         plan = FaultPlan((Fault("crash_at_step", 1.0, 0.05, "node-1", step / 400),), 2.0)
@@ -159,6 +143,21 @@ def test_the_store_without_its_duty_to_sync_is_found_out() -> None:
         if not all(verdict.ok for verdict in check_linearizable(capacity.run(), PoolModel())):
             return
     pytest.fail("40 seeds have not found a store that loses what it has acknowledged")
+
+
+def test_a_call_that_nobody_waits_for_any_longer_may_fail() -> None:
+    async def story(world: World) -> None:
+        client = world.client("client")
+        for node in world.nodes:
+            node.crash("by the test")
+        waiting = world.loop.create_task(world.spawn(client.process, client.get(Counter, "c").read(), name="client"))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(60)
+
+    run = world()
+    run.run(story)
+    assert run.findings() == []
 
 
 # -------------------------------------------------------------------------------------------------------------- nodes

@@ -50,7 +50,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     think_max_s: float = 0.6
     hazards: int = 15
     """Operations of each of the callers in ``hazards``."""
-    burst: int = 60
+    burst: int = 150
     """How many operations are sent at once."""
     readers: int = 1
     """Clients that only look, each at one node whatever becomes of it."""
@@ -197,7 +197,7 @@ class CapacitySimulation:
             nodes=nodes if self._nodes is None else self._nodes,
             clients=random.randint(2, 8),
             think_max_s=random.choice([0.1, 0.6, 1.2]),
-            burst=random.choice([0, 0, 60]),
+            burst=random.choice([0, 0, 150]),
         )
         names = [f"node-{number}" for number in range(1, load.nodes + 1)]
         plan = swarm(seed, names, duration_s=random.choice([10.0, 20.0]), kinds=self._kinds, share=self._share)
@@ -234,6 +234,7 @@ class CapacitySimulation:
             simulated_s=run.world.loop.now_s,
             operations=dict(Counter(operation.outcome.value for operation in history.operations)),
             faults=dict(Counter(fault.kind for fault in trial.plan.faults)),
+            did=dict(run.world.did),
             trace=run.world.trace.lines,
         )
         return result, run

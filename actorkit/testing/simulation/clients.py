@@ -60,6 +60,9 @@ class _Answer(msgspec.Struct, frozen=True, array_like=True):
     """Otherwise the name of the error, its target and its text."""
     target: str = ""
     why: str = ""
+    limit: int = 0
+    """Of what was full, and when it is worth trying again."""
+    retry_after_s: float = 0.0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -98,7 +101,13 @@ class Door:
         except Rejected as refusal:
             answer = _Answer(request.number, encode_rejection(b"", refusal))
         except Overloaded as full:
-            answer = _Answer(request.number, error="Overloaded", target=full.what)
+            answer = _Answer(
+                request.number,
+                error="Overloaded",
+                target=full.what,
+                limit=full.limit,
+                retry_after_s=full.retry_after_s,
+            )
         except (Unavailable, OutcomeUnknown) as error:
             answer = _Answer(request.number, error=type(error).__name__, target=error.target, why=error.why)
         except (ActorkitError, ValueError, TypeError) as error:
@@ -156,10 +165,16 @@ class Client:
         declared = entity_type_of(cls)
         return cast("A", EntityReference(self, PersistenceId.checked(declared.name, id), declared.handlers))
 
+    @property
+    def next_command_id(self) -> str:
+        """The id that the next call will have, for whoever takes down what is sent."""
+        return f"{self.name}-{self._numbers + 1}"
+
     def call(
         self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...], *, key: str | None, deadline_s: float | None
     ) -> asyncio.Future[Any]:
         """Sends a call; its future ends in a reply or in an error below ``CallError``."""
+        command_id = self.next_command_id
         self._numbers += 1
         number = self._numbers
         within_s = self._deadline_s if deadline_s is None else deadline_s
@@ -168,7 +183,7 @@ class Client:
             id=pid.id,
             handler=handler.name,
             arguments=handler.signature.encode(args),
-            command_id=f"{self.name}-{number}",
+            command_id=command_id,
             key=key,
             deadline_s=within_s,
             trace=Trace(),
@@ -205,7 +220,8 @@ class Client:
         future = waiting.future
         if answer.error:
             if answer.error == "Overloaded":
-                future.set_exception(Overloaded(answer.target, limit=0))
+                full = Overloaded(answer.target, limit=answer.limit, retry_after_s=answer.retry_after_s)
+                future.set_exception(full)
             else:
                 future.set_exception(_ERRORS.get(answer.error, Unavailable)(answer.target, answer.why))
                 self._chosen[waiting.target] += 1

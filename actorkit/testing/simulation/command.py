@@ -25,6 +25,7 @@ __all__ = ["main"]
 
 _FAILURES_SHOWN = 50
 _KINDS_SHRUNK = 5
+_LINE_EVERY_S = 60.0
 _INTERRUPTED_STATUS = 130
 
 
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     began_s = time.monotonic()
     tally, failures, interrupted = _searched(console, options.simulation, seeds, options.processes)
+    if interrupted:
+        console.print(f"Interrupted after {tally.seeds:,} of {len(seeds):,} seeds.")
     _report(console, tally, time.monotonic() - began_s)
     _report_failures(console, simulation, failures)
     if failures and options.cases is not None and not interrupted:
@@ -66,10 +69,16 @@ def _searched(console: Console, name: str, seeds: range, processes: int | None) 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as shown:
         bar = shown.add_task("nothing found", total=len(seeds))
+        next_line_s = time.monotonic() + _LINE_EVERY_S
 
         def progress(tally: Tally, newest: list[Failure]) -> None:
+            nonlocal next_line_s
             found = f"{tally.failing} failing" if tally.failing else "nothing found"
             shown.update(bar, completed=tally.seeds, description=found)
+            if not console.is_terminal and time.monotonic() > next_line_s:
+                # A log has no bar.
+                shown.print(f"{tally.seeds:,} of {len(seeds):,} seeds, {found}")
+                next_line_s = time.monotonic() + _LINE_EVERY_S
             for failure in newest:
                 shown.print(f"seed {failure.seed}: {_short(str(failure.findings[0]))}", markup=False)
 
@@ -77,10 +86,10 @@ def _searched(console: Console, name: str, seeds: range, processes: int | None) 
 
 
 def _report(console: Console, tally: Tally, took_s: float) -> None:
-    faults = Table("fault", "numbers", "times", title="Faults that were injected", title_justify="left")
+    faults = Table("fault", "numbers", "times", "hits", title="Faults that were injected", title_justify="left")
     for kind in sorted(CATALOGUE):
         numbers = ", ".join(str(number) for number in CATALOGUE[kind].numbers)
-        faults.add_row(kind, numbers, f"{tally.faults[kind]:,}")
+        faults.add_row(kind, numbers, f"{tally.faults[kind]:,}", f"{tally.did[kind]:,}")
     console.print(faults)
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(tally.operations.items()))
     console.print(f"Operations: {outcomes or 'none'}")

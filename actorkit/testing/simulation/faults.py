@@ -16,6 +16,9 @@ from actorkit.testing.simulation.randomness import stream
 __all__ = ["CATALOGUE", "Fault", "FaultKind", "FaultPlan", "swarm"]
 
 
+_LASTS_MAX_S = 10.0
+
+
 class FaultKind(msgspec.Struct, frozen=True):
     """One way in which things go wrong."""
 
@@ -26,6 +29,8 @@ class FaultKind(msgspec.Struct, frozen=True):
     hits: str
     """Whom it is aimed at: ``node``, ``store`` (or a node's way to it), ``links``."""
     nodes_min: int = 1
+    lasts_min_s: float = 0.02
+    """What is rarely met needs time."""
     in_swarm: bool = True
     """Whether ``swarm`` draws it by itself."""
 
@@ -38,7 +43,7 @@ CATALOGUE: dict[str, FaultKind] = {
     "slow_network": FaultKind((5, 7), "up to 5 s more for each message, which so overtake each other", "links"),
     "repeated_requests": FaultKind((6,), "probability that a request arrives twice", "links"),
     "lost_messages": FaultKind((8, 24), "probability, up to a half", "links"),
-    "lost_store_answers": FaultKind((8, 19), "probability, up to a half", "store"),
+    "lost_store_answers": FaultKind((8, 19), "probability, up to a half", "store", lasts_min_s=0.2),
     "pause": FaultKind((9, 10), "", "node"),
     "pause_at_step": FaultKind((10,), "after so many parts of 400 steps", "node"),
     "suspend": FaultKind((9,), "", "node"),
@@ -50,16 +55,16 @@ CATALOGUE: dict[str, FaultKind] = {
     "machine_crash": FaultKind((13, 14, 23), "", "node"),
     "read_errors": FaultKind((16,), "probability, up to a half", "store"),
     "write_errors": FaultKind((16,), "probability, up to a half", "store"),
-    "sync_error": FaultKind((16, 42), "after so many parts of 20 syncs", "store"),
+    "sync_error": FaultKind((16, 42), "after so many parts of 20 syncs", "store", lasts_min_s=1.0),
     "disk_full": FaultKind((17,), "", "store"),
     "slow_disk": FaultKind((10,), "up to 300 times slower", "store"),
     "store_unreachable": FaultKind((18,), "from 0.5: connections are refused, else silence", "node"),
     "stolen_shards": FaultKind((20, 21), "the share of shards", "store"),
     "leave": FaultKind((22,), "", "node"),
     "corrupt_snapshots": FaultKind((25,), "", "store"),
-    "crash_in_snapshot": FaultKind((26,), "probability for each snapshot", "store"),
+    "crash_in_snapshot": FaultKind((26,), "probability for each snapshot", "store", lasts_min_s=2.0),
     "store_goes_back": FaultKind((41,), "by so many parts of what it has", "store", in_swarm=False),
-    "late_appends": FaultKind((19, 43), "probability, up to a half", "store"),
+    "late_appends": FaultKind((19, 43), "probability, up to a half", "store", lasts_min_s=0.5),
     "refused_payloads": FaultKind((44,), "probability for each batch, up to a half", "store"),
 }
 """All kinds. Faults 27 to 29 are the workload's: what it cancels, how slowly it reads, which commands it sends."""
@@ -122,8 +127,8 @@ def swarm(
         for _ in range(own.randint(1, each_max)):
             start_s = own.random() * duration_s * 0.9
             target = nodes[int(own.random() * len(nodes))] if kind.hits == "node" else ""
-            # From 20 ms to 10 s, as many short ones as long ones.
-            lasts_s = 0.02 * 500 ** own.random()
+            # As many short ones as long ones.
+            lasts_s = kind.lasts_min_s * (_LASTS_MAX_S / kind.lasts_min_s) ** own.random()
             faults.append(Fault(name, round(start_s, 6), round(lasts_s, 6), target, round(own.random(), 6)))
     faults.sort(key=lambda fault: fault.start_s)
     return FaultPlan(tuple(faults), duration_s)

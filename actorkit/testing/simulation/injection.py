@@ -35,30 +35,30 @@ def _pairs(world: World, target: str, *, to: bool, back: bool) -> list[tuple[str
     return ways + ([(target, other) for other in others] if back else [])
 
 
-def _cut(world: World, pairs: list[tuple[str, str]]) -> End:
+def _cut(world: World, fault: Fault, pairs: list[tuple[str, str]]) -> End:
     for pair in pairs:
-        world.network.cut(*pair)
+        world.network.cut(*pair, fault.kind)
 
     def mend() -> None:
         for pair in pairs:
-            world.network.mend(*pair)
+            world.network.mend(*pair, fault.kind)
 
     return mend
 
 
 def _partition(world: World, fault: Fault) -> End:
     node = _node(world, fault)
-    return _cut(world, _pairs(world, node.name, to=True, back=True))
+    return _cut(world, fault, _pairs(world, node.name, to=True, back=True))
 
 
 def _one_way_partition(world: World, fault: Fault) -> End:
     to = fault.intensity >= 0.5
-    return _cut(world, _pairs(world, _node(world, fault).name, to=to, back=not to))
+    return _cut(world, fault, _pairs(world, _node(world, fault).name, to=to, back=not to))
 
 
 def _non_transitive_links(world: World, fault: Fault) -> End:
     first, _, third = (node.name for node in world.nodes[:3])
-    return _cut(world, [(first, third), (third, first)])
+    return _cut(world, fault, [(first, third), (third, first)])
 
 
 def _flapping_links(world: World, fault: Fault) -> End:
@@ -71,7 +71,7 @@ def _flapping_links(world: World, fault: Fault) -> End:
     def flap() -> None:
         nonlocal mend
         if mend is None:
-            mend = None if over else _cut(world, pairs)
+            mend = None if over else _cut(world, fault, pairs)
         else:
             mend()
             mend = None
@@ -116,24 +116,30 @@ def _of_store(name: str) -> Callable[[World, Fault], End]:
 
 def _pause(world: World, fault: Fault) -> End:
     process = _node(world, fault).process
+    world.did["pause"] += process.alive
     world.loop.pause(process)
     return partial(world.loop.resume, process)
 
 
 def _pause_at_step(world: World, fault: Fault) -> End:
     process = _node(world, fault).process
-    paused = False
+    paused = over = False
 
     def pause() -> None:
         nonlocal paused
         paused = True
+        world.did["pause_at_step"] += 1
         world.loop.pause(process)
+        if over:
+            # Many steps take longer than a short fault, which lasts for as long as was said all the same.
+            lasts_s = min(fault.duration_s, world.plan.heal_at_s - world.loop.now_s)
+            world.loop.call_in(world.loop.world, max(0.0, lasts_s), world.loop.resume, process)
 
     def end() -> None:
+        nonlocal over
+        over = True
         if paused:
             world.loop.resume(process)
-        else:
-            process.at_step = None
 
     process.at_step = (process.steps + int(_STEPS * fault.intensity), pause)
     return end
@@ -144,6 +150,7 @@ def _suspend(world: World, fault: Fault) -> End:
     process = node.process
     if not process.alive:
         return None
+    world.did["suspend"] += 1
     node.clock.sleep()
     world.loop.pause(process)
 
@@ -157,6 +164,7 @@ def _suspend(world: World, fault: Fault) -> End:
 
 
 def _wall_jump(world: World, fault: Fault) -> End:
+    world.did["wall_jump"] += fault.intensity != 0.5
     _node(world, fault).clock.jump(3600.0 * (2 * fault.intensity - 1))
     return None
 
@@ -168,12 +176,14 @@ def _clock_rate(world: World, fault: Fault) -> End:
         clock.set_rate(rate)
         world.loop.retime(clock)
 
+    world.did["clock_rate"] += fault.intensity != 0.5
     run_at(1 + 0.05 * (2 * fault.intensity - 1))
     return partial(run_at, 1.0)
 
 
 def _crash(world: World, fault: Fault) -> End:
     node = _node(world, fault)
+    world.did["crash"] += node.process.alive
     node.crash("by plan")
     return node.start
 
@@ -184,6 +194,7 @@ def _crash_at_step(world: World, fault: Fault) -> End:
 
     def crash() -> None:
         if node.process is process:
+            world.did["crash_at_step"] += 1
             node.crash("by plan")
             world.loop.call_in(world.loop.world, fault.duration_s, node.start)
 
@@ -192,12 +203,14 @@ def _crash_at_step(world: World, fault: Fault) -> End:
 
 
 def _store_crash(world: World, fault: Fault) -> End:
+    world.did["store_crash"] += world.store.up
     world.store.crash()
     return world.store.start
 
 
 def _machine_crash(world: World, fault: Fault) -> End:
     node = _node(world, fault)
+    world.did["machine_crash"] += node.process.alive and world.store.up
     node.crash("with its store")
     world.store.crash()
 
@@ -248,12 +261,14 @@ def _stolen_shards(world: World, fault: Fault) -> End:
 
 def _leave(world: World, fault: Fault) -> End:
     node = _node(world, fault)
+    world.did["leave"] += node.up and not node.left
     node.leave()
     return node.start
 
 
 def _corrupt_snapshots(world: World, fault: Fault) -> End:
     found = world.store.disk.corrupt_snapshots(part=fault.intensity)
+    world.did["corrupt_snapshots"] += found
     world.trace.note(f"store: {found} snapshots are corrupt now")
     return None
 
@@ -265,6 +280,7 @@ def _crash_in_snapshot(world: World, fault: Fault) -> End:
 
 def _store_goes_back(world: World, fault: Fault) -> End:
     length = world.store.disk.length
+    world.did["store_goes_back"] += int(length * fault.intensity)
     world.store.restore(length - int(length * fault.intensity))
     return None
 

@@ -8,6 +8,7 @@ if the sender has asked to hear of that, as a TCP connection is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,8 @@ class NetworkFaults:
     """What is wrong at the moment. Probabilities are per message, from 0 to 1."""
 
     def __init__(self) -> None:
-        self.cut: dict[tuple[str, str], int] = {}
-        """Pairs (from, to) between which nothing passes, and for how many reasons."""
+        self.cut: dict[tuple[str, str], list[str]] = {}
+        """Pairs (from, to) between which nothing passes, and why: the kinds of faults."""
         self.loss = 0.0
         self.duplicates = 0.0
         self.delay_s = 0.0
@@ -56,8 +57,11 @@ class Network:
         *,
         settings: NetworkSettings = NetworkSettings(),  # noqa: B008 - frozen
         note: Callable[[str], None] = lambda line: None,
+        did: Counter[str] | None = None,
     ) -> None:
+        """``did`` counts what each kind of fault has done to messages."""
         self.faults = NetworkFaults()
+        self.did = Counter[str]() if did is None else did
         self.sent = 0
         self.lost = 0
         self._loop = loop
@@ -86,15 +90,18 @@ class Network:
         random, faults = self._random, self.faults
         self.sent += 1
         if faults.loss and random.random() < faults.loss:
+            self.did["lost_messages"] += 1
             self._drop(source, target, "lost")
             return 1
         low_s, high_s = self._settings.delay_s
+        self.did["slow_network"] += faults.delay_s > 0
         due_s = self._loop.now_s + low_s + (high_s - low_s) * random.random() + faults.delay_s * random.random()
         if connection:
             due_s = max(due_s, self._last_s.get((source, target, connection), 0.0))
             self._last_s[source, target, connection] = due_s
         self._travel(source, target, message, due_s)
         if faults.duplicates and may_repeat and random.random() < faults.duplicates:
+            self.did["repeated_requests"] += 1
             self._travel(source, target, message, due_s + faults.delay_s * random.random())
             return 2
         return 1
@@ -108,7 +115,8 @@ class Network:
             self._loop.call_in(listener[0], delay_s, self._arrive, source, target, message, listener[1])
 
     def _arrive(self, source: str, target: str, message: bytes, receive: Receive) -> None:
-        if (source, target) in self.faults.cut:
+        if why := self.faults.cut.get((source, target)):
+            self.did.update(why)
             self._drop(source, target, "cut")
             return
         self._note(f"network: {source} to {target}: {len(message)} bytes")
@@ -129,14 +137,17 @@ class Network:
 
     # ---------------------------------------------------------------------------------------------------------- links
 
-    def cut(self, source: str, target: str) -> None:
-        """Nothing passes in this direction until it is mended as often as it was cut. What is on its way is lost."""
-        self.faults.cut[source, target] = self.faults.cut.get((source, target), 0) + 1
+    def cut(self, source: str, target: str, why: str = "partition") -> None:
+        """Nothing passes in this direction until it is mended as often as it was cut. What is on its way is lost.
 
-    def mend(self, source: str, target: str) -> None:
-        """Takes back one ``cut``."""
-        left = self.faults.cut.get((source, target), 0) - 1
-        if left > 0:
-            self.faults.cut[source, target] = left
-        else:
+        ``why`` is the kind of fault that counts what is lost as its own.
+        """
+        self.faults.cut.setdefault((source, target), []).append(why)
+
+    def mend(self, source: str, target: str, why: str = "partition") -> None:
+        """Takes back one ``cut``, for the same reason."""
+        reasons = self.faults.cut.get((source, target), [])
+        if why in reasons:
+            reasons.remove(why)
+        if not reasons:
             self.faults.cut.pop((source, target), None)

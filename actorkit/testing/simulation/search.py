@@ -1,7 +1,7 @@
 """Search (a shell): runs the trials of many seeds, on all cores, and collects what they find.
 
-Seeds are independent of each other, so each process takes a few at a time and sends back counts, and the failing trials
-whole. An interrupt ends it after the seeds that are being run.
+Seeds are independent of each other, so each process takes a few at a time and sends back counts, and what the failing
+ones have found. An interrupt ends it after the seed that each process is running, and nothing of what was run is lost.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from actorkit.testing.simulation.shrink import shrink
 from actorkit.testing.simulation.trial import Case, Finding, Result, Simulation, Tally, Trial
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
 
 __all__ = ["Failure", "attempt", "search", "shrunk", "simulation_named"]
 
@@ -76,9 +79,14 @@ def _limited(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _quietly(path: list[str]) -> None:
-    """In a new process: the interrupt is for the one that collects."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+_stop: Event | None = None
+"""In a process that searches: set once no more seeds are to be run."""
+
+
+def _begin(path: list[str], stop: Event) -> None:
+    """In a new process."""
+    global _stop
+    _stop = stop
     sys.path[:] = path
 
 
@@ -86,6 +94,8 @@ def _work(name: str, seeds: range) -> tuple[Tally, list[Failure]]:
     simulation = simulation_named(name)
     tally, failures = Tally(), list[Failure]()
     for seed in seeds:
+        if _stop is not None and _stop.is_set():
+            break
         try:
             trial = simulation.trial(seed)
         except Exception as error:  # noqa: BLE001 - as in attempt
@@ -98,6 +108,28 @@ def _work(name: str, seeds: range) -> tuple[Tally, list[Failure]]:
     return tally, failures
 
 
+@contextmanager
+def _interrupt_kept() -> Generator[None]:
+    """Processes that are started here never see Ctrl-C, which is for the one that collects; it sees it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupt_sets(stop: Event) -> Generator[None]:
+    def interrupted(*_: object) -> None:
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def search(
     name: str,
     seeds: range,
@@ -108,33 +140,29 @@ def search(
     """Runs the trials of ``seeds`` of the simulation of that name, on so many processes (else one for each core).
 
     ``progress`` gets the counts up to now, and the newest failures, every now and then. Returns the counts, the failing
-    seeds in order, and whether it was interrupted.
+    seeds in order, and whether it was interrupted (``SIGINT``). To be called in the main thread.
     """
     count = processes or os.cpu_count() or 1
-    tally, failures, interrupted = Tally(), list[Failure](), False
+    context = get_context("spawn")
+    tally, failures, stop = Tally(), list[Failure](), context.Event()
     pieces = (seeds[first : first + _SEEDS_AT_ONCE] for first in range(0, len(seeds), _SEEDS_AT_ONCE))
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quietly, initargs=(sys.path[:],))
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(sys.path[:], stop))
     running: set[Future[tuple[Tally, list[Failure]]]] = set()
-    try:
-        more = True
-        while more or running:
-            while more and len(running) < count * _AHEAD:
-                piece = next(pieces, None)
-                more = piece is not None
-                if piece is not None:
+    with _interrupt_sets(stop), pool:
+        while True:
+            while len(running) < count * _AHEAD and not stop.is_set() and (piece := next(pieces, None)) is not None:
+                with _interrupt_kept():
                     running.add(pool.submit(_work, name, piece))
+            if not running:
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 counted, found = future.result()
                 tally.merge(counted)
                 failures += found
                 progress(tally, found)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     failures.sort(key=lambda failure: failure.seed)
-    return tally, failures, interrupted
+    return tally, failures, tally.seeds < len(seeds)
 
 
 def shrunk(

@@ -10,7 +10,7 @@ by itself: cancelling the call that sent it, or killing the process, does not re
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +129,12 @@ class SimulatedStore:
         lease_s: Callable[[], float] | None = None,
         note: Callable[[str], None] = lambda line: None,
         disk: Disk | None = None,
+        did: Counter[str] | None = None,
     ) -> None:
-        """``lease_s`` is the store's own clock for leases; ``note`` gets a line for everything that is decided."""
+        """``lease_s`` is the store's own clock for leases; ``note`` gets a line for everything that is decided, and
+        ``did`` counts what each kind of fault has done to requests."""
         self.loop = loop
+        self.did = Counter[str]() if did is None else did
         self.settings = settings
         self.faults = StoreFaults()
         self.disk = disk or Disk(
@@ -170,11 +173,13 @@ class SimulatedStore:
         delay_s = self._drawn(self.settings.travel_s)
         if request.method == "append" and faults.late_append and random.random() < faults.late_append:
             late_s = self._drawn(faults.late_s)
+            self.did["late_appends"] += 1
             self.note(f"store: an append of {request.connection.node} is late by {late_s:.3f} s")
             delay_s += late_s
             if late_s > self.settings.append_timeout_s:
                 self._lose(request)
         told = faults.unreachable.get(request.connection.node)
+        self.did["store_unreachable"] += told is not None
         if told is True or not self.up:
             # Whoever cannot connect has surely done nothing.
             self._answer(request, JournalUnavailable("the store cannot be reached: connection refused"))
@@ -206,6 +211,7 @@ class SimulatedStore:
 
     def _read(self, request: Request) -> None:
         if self.faults.read_error and self._random.random() < self.faults.read_error:
+            self.did["read_errors"] += 1
             self._answer(request, JournalUnavailable("input/output error while reading"))
         else:
             self._execute(request, lambda: self.disk.read(*self._parts(request)))
@@ -236,16 +242,19 @@ class SimulatedStore:
         self.writes += 1
         if faults.full and request.method not in ("renew", "release"):
             # Renewing rewrites what is there; everything else takes space.
+            self.did["disk_full"] += 1
             self._served(JournalUnavailable("no space left on the device: nothing was stored"))
             return
         if self.writes in faults.fail_write or (faults.write_error and random.random() < faults.write_error):
             self.note(f"store: write {self.writes} fails ({request.method} of {request.connection.node})")
+            self.did["write_errors"] += 1
             self._limbo = Write(*self._parts(request))
             self._served(AppendUncertain("input/output error: whether the write is stored is unknown"))
             return
         self._written = True
         snapshot = request.method == "save_snapshot"
         if snapshot and faults.crash_in_snapshot and random.random() < faults.crash_in_snapshot:
+            self.did["crash_in_snapshot"] += 1
             self.note("store: crashes while it writes a snapshot")
             self._crash_by_itself()
             return
@@ -269,6 +278,7 @@ class SimulatedStore:
             self.faults.sync_error and self._random.random() < self.faults.sync_error
         ):
             self.note(f"store: sync {self.syncs} fails ({request.method} of {request.connection.node})")
+            self.did["sync_error"] += 1
             self._answer(request, JournalFailed("input/output error in fsync: this process must end"))
             self._crash_by_itself()
             return
@@ -279,6 +289,7 @@ class SimulatedStore:
         method, args, options, at_s = self._parts(request)
         refused = self._refused_one(args[0]) if method == "append" and self.faults.refused_payload else None
         if refused is not None:
+            self.did["refused_payloads"] += 1
             args = ([append for append in args[0] if append is not refused],)
         try:
             result = self.disk.write(Write(method, args, options, at_s))
@@ -295,6 +306,7 @@ class SimulatedStore:
         else:
             self.note(f"store: {method} of {request.connection.node}: {result!r}")
         if self.faults.lost_answer and self._random.random() < self.faults.lost_answer:
+            self.did["lost_store_answers"] += 1
             self.note(f"store: the answer to {method} of {request.connection.node} is lost")
             if self._random.random() < 0.5:
                 self._lose(request)
@@ -352,6 +364,7 @@ class SimulatedStore:
         return low + (high - low) * self._random.random()
 
     def _slow(self, span: Span) -> float:
+        self.did["slow_disk"] += self.faults.slowness > 1
         return self._drawn(span) * self.faults.slowness
 
     # ---------------------------------------------------------------------------------------------- crashes and copies
@@ -413,6 +426,7 @@ class SimulatedStore:
             self.disk.write(Write("release", ({shard: status.epoch},), {"owner": status.owner}, at_s))
             self.disk.write(Write("acquire", ([shard],), {"owner": owner, "duration_s": lasts_s}, at_s))
         self.disk.sync()
+        self.did["stolen_shards"] += len(shards)
         self.note(f"store: {owner} takes {shards}")
 
     def create(self, shards: int | None) -> int:

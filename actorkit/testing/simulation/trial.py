@@ -53,6 +53,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How many ended in which way."""
     faults: dict[str, int] = {}
     """How often each kind of fault was injected."""
+    did: dict[str, int] = {}
+    """What each kind has really done: messages lost, processes ended, writes failed (``World.did``)."""
     trace: Sequence[str] = ()
     """The last lines of it."""
 
@@ -115,6 +117,7 @@ class Tally(msgspec.Struct):
     simulated_s: float = 0.0
     operations: Counter[str] = msgspec.field(default_factory=Counter[str])
     faults: Counter[str] = msgspec.field(default_factory=Counter[str])
+    did: Counter[str] = msgspec.field(default_factory=Counter[str])
     kinds: Counter[str] = msgspec.field(default_factory=Counter[str])
     """In how many trials each kind of finding was found."""
 
@@ -124,6 +127,7 @@ class Tally(msgspec.Struct):
         self.simulated_s += result.simulated_s
         self.operations.update(result.operations)
         self.faults.update(result.faults)
+        self.did.update(result.did)
         self.kinds.update(result.kinds)
 
     def merge(self, other: Tally) -> None:
@@ -133,4 +137,5 @@ class Tally(msgspec.Struct):
         self.simulated_s += other.simulated_s
         self.operations.update(other.operations)
         self.faults.update(other.faults)
+        self.did.update(other.did)
         self.kinds.update(other.kinds)

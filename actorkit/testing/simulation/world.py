@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -71,8 +72,11 @@ class World:
         self.loop = SimulatedLoop(time_max_s=time_max_s)
         self.trace = Trace(lambda: self.loop.now_s, kept=lines_kept)
         self.loop.on_crumbs = self.trace.crumbs
-        self.network = Network(self.loop, stream(seed, "network"), settings=network, note=self.trace.note)
-        self.store = SimulatedStore(self.loop, stream(seed, "store"), settings=store, note=self.trace.note)
+        note = self.trace.note
+        self.did: Counter[str] = Counter()
+        """What each kind of fault has really done: messages lost, processes ended, writes failed, clocks set."""
+        self.network = Network(self.loop, stream(seed, "network"), settings=network, note=note, did=self.did)
+        self.store = SimulatedStore(self.loop, stream(seed, "store"), settings=store, note=note, did=self.did)
         self.store.on_crash = self._store_crashed
         self.nodes = [Node(self, f"node-{number}", node) for number in range(1, nodes + 1)]
         self.complaints: list[str] = []
@@ -208,11 +212,13 @@ class World:
 
 
 def _pass_on(task: Any, future: Any) -> None:
+    # Looked at also where whoever waited has given up: then it is of no interest to anybody.
+    error = None if task.cancelled() else task.exception()
     if future.done():
         return
     if task.cancelled():
         future.cancel()
-    elif task.exception() is not None:
-        future.set_exception(task.exception())
+    elif error is not None:
+        future.set_exception(error)
     else:
         future.set_result(task.result())

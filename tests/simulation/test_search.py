@@ -1,0 +1,67 @@
+"""Searching: many seeds on several processes, the same result as one after the other, and an end at any time."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from actorkit.testing.simulation.search import Failure, attempt, search, simulation_named
+from actorkit.testing.simulation.trial import Result, Tally, Trial
+from tests.simulation.toy import RAISING, TOY, Asked, Toy
+
+NAME = "tests.simulation.toy:TOY"
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_all_seeds_are_run_once_and_what_they_found_comes_in_their_order(processes: int) -> None:
+    shown: list[int] = []
+    newest: list[int] = []
+
+    def progress(tally: Tally, failures: list[Failure]) -> None:
+        shown.append(tally.seeds)
+        newest.extend(failure.seed for failure in failures)
+
+    tally, failures, interrupted = search(NAME, range(1, 102), processes=processes, progress=progress)
+    assert (tally.seeds, tally.failing, interrupted) == (101, 10, False)
+    assert (tally.simulated_s, tally.operations["replied"], tally.faults["crash"]) == (101 * 3600, 2020, 101)
+    assert tally.kinds == {"G": 10, "F": 10}
+    assert [failure.seed for failure in failures] == list(range(10, 101, 10))
+    assert failures[0].findings == list(TOY.run(TOY.trial(10)).findings)
+    assert shown == sorted(shown)
+    assert shown[-1] == 101
+    assert sorted(newest) == list(range(10, 101, 10))
+
+
+def test_an_interrupt_ends_it_soon_with_all_that_was_run() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    tally, failures, interrupted = search("tests.simulation.toy:SLOW", range(100_000), processes=2)
+    assert interrupted
+    assert 20 < tally.seeds < 1000
+    assert {0, 10, 20} <= {failure.seed for failure in failures}
+    assert tally.failing == len(failures)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_what_a_trial_raises_is_what_it_has_found() -> None:
+    [finding] = attempt(RAISING, TOY.trial(1)).findings
+    assert str(finding) == "[RuntimeError] the toy falls apart"
+    tally, failures, _ = search("tests.simulation.toy:RAISING", range(4), processes=1)
+    assert tally.kinds == {"RuntimeError": 2, "LookupError": 2}
+    assert len(failures) == 4
+
+
+def test_a_trial_that_never_ends_is_ended() -> None:
+    class Endless(Toy):
+        def run(self, trial: Trial[Asked]) -> Result:
+            while True:
+                time.sleep(0.001)
+
+    [finding] = attempt(Endless(), TOY.trial(1), limit_s=0.05).findings
+    assert str(finding) == "[TimeoutError] the run has not ended after 0.05 s of real time"
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_a_simulation_is_found_by_its_name() -> None:
+    assert simulation_named(NAME) is TOY
