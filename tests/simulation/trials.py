@@ -158,7 +158,8 @@ _SYSTEM = SystemSettings(
 _LIMITS = {
     "appends queued": _QUEUE,
     "entities": 2 * _ENTITIES,
-    "mailbox": _MAILBOX,
+    # What was decided on a state that is no more goes back to the front, beyond the bound, with the order to settle.
+    "mailbox": _MAILBOX + _PENDING + 2,
     # Those that were taken in one turn, and what is decided again.
     "gate": _PENDING + 1,
 }
