@@ -36,6 +36,29 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     buffer_max_calls: int = 10_000
     """Calls that wait for one shard which is not ready; one more is answered ``Overloaded``."""
 
+    calls_max: int = 100_000
+    """Calls of one region that wait for other nodes: held back until the owner of their shard is known, or sent to it
+    and not yet answered. One more is answered ``Overloaded``. About 1 KiB each."""
+
+    ask_backoff_min_s: float = 0.01
+    ask_backoff_max_s: float = 0.2
+    """How long a region waits before it asks again who owns a shard: the first for a start, doubled each time up to the
+    second, times a random number between 0.5 and 1. Shorter: what a lost message delays is shorter, for more questions
+    while a shard has no owner (one message for each node asked, whatever the number of shards)."""
+
+    handoffs_max: int = 8
+    """Shards that a node hands off at the same time, until their next owners have them. More: a node leaves sooner, and
+    more shards are without an owner at the same time. A hand-off takes about two commits; leaving with n shards takes
+    that n / handoffs_max times."""
+
+    handoff_drain_s: float = 2.0
+    """How long a shard that is handed off waits for the calls that it has accepted; what is not done by then is undone
+    and goes back to its caller, who sends it to the next owner. Longer: slow handlers end in peace, while calls to that
+    shard wait."""
+
+    handoff_confirm_s: float = 1.0
+    """How long a hand-off counts as one of ``handoffs_max`` while the next owner does not say that it has the shard."""
+
     passivate_after_s: float = 120.0
     """An entity that got no call for this long leaves memory. Longer: fewer recoveries, more memory."""
 
