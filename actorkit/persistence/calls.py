@@ -18,6 +18,7 @@ from actorkit.tracing import Trace
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from actorkit.actor.deadlines import Bucket
 
@@ -95,6 +96,7 @@ class EntityCall:
         "command_id",
         "deadline",
         "future",
+        "hand_back",
         "handler",
         "has_called",
         "key",
@@ -129,6 +131,8 @@ class EntityCall:
         self.bucket = bucket
         self.origin = origin
         self.attempt = attempt
+        self.hand_back: Callable[[EntityCall], None] | None = None
+        """Of a call that came from another node: gives it back there, surely undone, where this node cannot run it."""
         self.has_called = False
         """Its handler has called other entities."""
         self.may_have_acted = attempt > 1

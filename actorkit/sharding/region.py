@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,7 +25,7 @@ from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Pro
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.services import EntityServices
 from actorkit.persistence.turn import EntityTurn
-from actorkit.sharding.entities import Entities
+from actorkit.sharding.entities import Entities, Slot
 from actorkit.sharding.leases import Leases
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
@@ -39,6 +39,15 @@ _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
 _NAMED_MAX = 20
 """How many of the handlers that are cut off at the end are named in the log."""
+
+
+class Router(Protocol):
+    """Takes calls to the owners of their shards, where those may be other nodes."""
+
+    def submit(self, shard: int, call: EntityCall) -> None:
+        """A call that cannot go straight to its entity. It is sent, or given to ``Region.take``, after all earlier ones
+        to its entity."""
+        ...
 
 
 class Region:
@@ -72,6 +81,7 @@ class Region:
         self._draining = False
         """Stopping has begun: only what is in progress is brought to its end."""
         self._closed = False
+        self._router: Router | None = None
         self._services: EntityServices
         self._leases: Leases
 
@@ -231,25 +241,36 @@ class Region:
             self._refuse_stopping(call)
             return
         slot = self._slots.get(call.pid)
-        if slot is not None and slot.shard.lease.active:
-            self._slots.move_to_end(call.pid)
-            slot.used_tick = self._entities.tick
+        if slot is not None and slot.shard.direct:
+            self._enter(slot, call)
+            return
+        shard = self._shard(shard_of(str(call.pid), self._shards))
+        if shard.direct:
+            self.take(shard, call)
+        elif self._router is None:
+            self._buffer(shard, call)
         else:
-            shard = self._shard(shard_of(str(call.pid), self._shards))
-            if not shard.ready:
-                self._buffer(shard, call)
+            self._router.submit(shard.shard, call)
+
+    def take(self, shard: Shard, call: EntityCall) -> None:
+        """Puts a call into its entity's mailbox; the shard is owned."""
+        slot = self._slots.get(call.pid)
+        if slot is None:
+            if not self._entities.has_room():
+                call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities.bound))
                 return
-            if slot is None:
-                if not self._entities.has_room():
-                    call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities.bound))
-                    return
-                slot = self._entities.activate(self._types[call.pid.type], call.pid, shard)
+            slot = self._entities.activate(self._types[call.pid.type], call.pid, shard)
+        self._enter(slot, call)
+
+    def _enter(self, slot: Slot, call: EntityCall) -> None:
+        self._slots.move_to_end(call.pid)
+        slot.used_tick = self._entities.tick
         cell = slot.cell
         if len(cell.mailbox) >= cell.capacity:
             if cell.capacity < 0:
                 # It has stopped without having been told to, as after failing again and again.
                 del self._slots[call.pid]
-                self._deliver(call)
+                self.take(slot.shard, call)
                 return
             if (refusal := cell.refusal()) is not None:
                 call.fail(refusal)

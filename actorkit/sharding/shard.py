@@ -29,13 +29,16 @@ class Leaseholder(Protocol):
 class Shard:
     """Implements ``ShardOwnership`` for the entities of one shard."""
 
-    __slots__ = ("_clock", "_doubts", "_leaseholder", "lease", "shard", "waiting")
+    __slots__ = ("_clock", "_doubts", "_leaseholder", "detour", "lease", "shard", "waiting")
 
     def __init__(self, shard: int, clock: Clock, leaseholder: Leaseholder, clock_rate_error: float) -> None:
         self.shard = shard
         self.lease = Lease(clock_rate_error)
         self.waiting: deque[EntityCall] = deque()
         """Calls that came while the shard was not ready, in order."""
+        self.detour = False
+        """Calls of this process must not go straight to its entities: earlier ones are still on their way to another
+        owner, or the shard is being handed off."""
         self._clock = clock
         self._leaseholder = leaseholder
         self._doubts: list[asyncio.Future[bool]] = []
@@ -48,6 +51,11 @@ class Shard:
     def ready(self) -> bool:
         """Whether calls may be delivered to its entities."""
         return self.lease.active
+
+    @property
+    def direct(self) -> bool:
+        """Whether a call of this process may go straight to its entity."""
+        return self.lease.active and not self.detour
 
     def lease_is_valid(self) -> bool:
         return self.lease.is_valid(self._clock.lease_s())
