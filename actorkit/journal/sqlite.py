@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import starmap
@@ -19,7 +20,7 @@ import aiosqlite
 import structlog
 
 from actorkit.clock import Clock, SystemClock
-from actorkit.errors import AppendUncertain, ConfigurationError, JournalFailed, JournalUnavailable
+from actorkit.errors import AppendUncertain, ConfigurationError, JournalUnavailable
 from actorkit.journal import sqlite_tables as tables
 from actorkit.journal.protocols import (
     Acquired,
@@ -131,18 +132,20 @@ class SqliteJournal:
             self._appender = Appender(shards=self._shards, settings=self._settings)
             writer.connection.on_rollback(self._appender.forget)
             self._reader = await self._connect_reader()
-            await self._helper.open()
+            await self._helper.open(writer.connection.failed_elsewhere)
         except BaseException:
             reader, self._reader = self._reader, None
-            if reader is not None:
-                await reader.close()
-            await writer.close()
+            try:
+                if reader is not None:
+                    await reader.close()
+            finally:
+                await writer.close()
             raise
         self._writer = writer
 
     async def _connect_reader(self) -> aiosqlite.Connection:
         connection = aiosqlite.connect(
-            f"file:{quote(str(self._file))}?mode=ro",
+            f"file:{quote(os.fsencode(self._file))}?mode=ro",
             uri=True,
             isolation_level=None,
             timeout=self._settings.busy_timeout_s,
@@ -160,11 +163,15 @@ class SqliteJournal:
         """The reader goes first: the last connection to close makes a checkpoint, which is the writer's to make."""
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
-        await self._helper.close()
-        if reader is not None:
-            await reader.close()
-        if writer is not None:
-            await writer.close()
+        try:
+            await self._helper.close()
+        finally:
+            try:
+                if reader is not None:
+                    await reader.close()
+            finally:
+                if writer is not None:
+                    await writer.close()
 
     def _open_writer(self) -> SqliteWriter:
         if self._writer is None:
@@ -207,9 +214,6 @@ class SqliteJournal:
             except Unreadable:
                 # The thread finds out which append it is, and refuses that one.
                 pass
-            except (AppendUncertain, JournalFailed) as error:
-                writer.connection.failed_elsewhere(error)
-                raise
         appender = self._appender
         return await writer.run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
 

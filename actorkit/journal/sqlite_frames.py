@@ -15,20 +15,36 @@ from actorkit.errors import AppendUncertain, JournalCorrupt, JournalError, Journ
 from actorkit.journal.protocols import Append, Appended, AppendResult, Conflict, Fenced, Refused
 from actorkit.journal.settings import SqliteSettings
 
-__all__ = ["HEADER_BYTES", "Answer", "Hello", "decode_batch", "frame", "length_of", "open_answer", "results_answer"]
+__all__ = [
+    "ANSWER_MAX_BYTES",
+    "HEADER_BYTES",
+    "Answer",
+    "Hello",
+    "decode_batch",
+    "error_of",
+    "frame",
+    "length_of",
+    "open_answer",
+    "results_answer",
+]
 
 HEADER_BYTES: Final = 4
+ANSWER_MAX_BYTES: Final = 64 << 20
+"""No answer is longer. Text that somebody printed between the answers seems to be: its first letter stands for more."""
 
 
 class Hello(msgspec.Struct, frozen=True):
     """The first frame: which file, and how."""
 
-    file: str
+    file: bytes
+    """As the file system has it, which need not be UTF-8."""
     settings: SqliteSettings
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What became of one batch; to ``Hello``: that the file is open, or why not."""
+    """What became of one batch; to ``Hello``: that the file is open, or why not. After a ``JournalFailed`` there comes
+    one more answer that says so, to whoever waits or to nobody, and nothing else.
+    """
 
     positions: list[int] | None = None
     """Everything was appended, up to these positions."""
@@ -90,10 +106,18 @@ def open_answer(answer: Answer) -> list[AppendResult]:
     """The results of a batch. Raises the ``JournalError`` that it failed with."""
     if answer.positions is not None:
         return [Appended(position) for position in answer.positions]
-    if answer.error is not None:
-        name, text = answer.error
-        raise _ERRORS.get(name, AppendUncertain)(text)
+    error = error_of(answer)
+    if error is not None:
+        raise error
     return [_result(kind, what) for kind, what in answer.results or ()]
+
+
+def error_of(answer: Answer) -> JournalError | None:
+    """What the batch as a whole has failed with."""
+    if answer.error is None:
+        return None
+    name, text = answer.error
+    return _ERRORS.get(name, AppendUncertain)(text)
 
 
 def _result(kind: int, what: int | str) -> AppendResult:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -21,6 +21,20 @@ except ImportError:  # pragma: no cover - Windows: SQLite's busy timeout has to 
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["FileLock"]
+
+_descriptors: set[int] = set()
+
+
+def _close_inherited() -> None:
+    """A fork shares its parent's locks: after the parent's death it would hold them for as long as it lives."""
+    for descriptor in _descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
+    _descriptors.clear()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_close_inherited)
 
 
 class FileLock:
@@ -35,12 +49,14 @@ class FileLock:
         if fcntl is not None and self._files is None:
             turn, gate = (os.open(path, os.O_RDWR | os.O_CREAT, 0o644) for path in self._paths)
             self._files = (turn, gate)
+            _descriptors.update(self._files)
 
     def close(self) -> None:
         if self._files is not None:
-            for file in self._files:
+            files, self._files = self._files, None
+            _descriptors.difference_update(files)
+            for file in files:
                 os.close(file)
-            self._files = None
 
     @contextmanager
     def turn(self) -> Generator[None, None, None]:
@@ -49,12 +65,12 @@ class FileLock:
             yield
             return
         turn, gate = self._files
-        fcntl.flock(gate, fcntl.LOCK_EX)
+        # A signal's handler may raise anywhere, just after a lock was given too. To let go of what is not held is fine.
         try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
             fcntl.flock(turn, fcntl.LOCK_EX)
-        finally:
             fcntl.flock(gate, fcntl.LOCK_UN)
-        try:
             yield
         finally:
             fcntl.flock(turn, fcntl.LOCK_UN)
+            fcntl.flock(gate, fcntl.LOCK_UN)

@@ -13,17 +13,26 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgspec
 import structlog
 
-from actorkit.errors import AppendUncertain, JournalError, JournalUnavailable
+from actorkit.errors import AppendUncertain, JournalFailed, JournalUnavailable
 from actorkit.journal.protocols import Append, AppendResult
 from actorkit.journal.settings import SqliteSettings
-from actorkit.journal.sqlite_frames import HEADER_BYTES, Answer, Hello, frame, length_of, open_answer
+from actorkit.journal.sqlite_frames import (
+    ANSWER_MAX_BYTES,
+    HEADER_BYTES,
+    Answer,
+    Hello,
+    error_of,
+    frame,
+    length_of,
+    open_answer,
+)
 
 __all__ = ["AppendHelper", "AppendProcess", "Unreadable"]
 
@@ -31,8 +40,17 @@ _START_MAX_S = 30.0
 """How long an interpreter may take to start on a busy machine; the thread does the work meanwhile."""
 _MANY = 16
 """Smaller commits are no reason for a process: the loop has time for the thread then."""
+_SILENT_MAX_S = 5.0
+"""How long a batch may take beyond the waits for other processes, each of which has the busy timeout as its limit."""
+_MAIN = "import sys; sys.path[:] = sys.argv[2:]; from actorkit.journal.sqlite_process_main import main; main()"
+"""It imports from where the process that it serves does, and from nowhere else (as ``-m`` would, from the current
+directory)."""
 _answers = msgspec.msgpack.Decoder(Answer)
 _log = structlog.get_logger("actorkit.journal")
+
+
+OnFailure: TypeAlias = Callable[[AppendUncertain | JournalFailed], None]
+"""Told, before anybody else, what a batch has failed with, as far as that says something of the file."""
 
 
 class Unreadable(Exception):
@@ -42,10 +60,15 @@ class Unreadable(Exception):
 class AppendProcess(asyncio.SubprocessProtocol):
     """The process and the two pipes to it. All calls are made from the same asyncio loop."""
 
-    def __init__(self, file: str, settings: SqliteSettings, command: Sequence[str]) -> None:
+    def __init__(
+        self, file: str, settings: SqliteSettings, command: Sequence[str], on_failure: OnFailure | None
+    ) -> None:
         self._file = file
         self._settings = settings
         self._command = command
+        self._on_failure = on_failure
+        self._started = False
+        self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
         self._input: asyncio.WriteTransport | None = None
@@ -53,6 +76,8 @@ class AppendProcess(asyncio.SubprocessProtocol):
         self._waiting: deque[asyncio.Future[Answer]] = deque()
         """The batches that were sent and not answered, in order."""
         self._exited = asyncio.Event()
+        self._silenced = asyncio.Event()
+        """Its output has ended."""
         self.gone = False
         """It answers no more: another one would have to be started."""
 
@@ -61,20 +86,20 @@ class AppendProcess(asyncio.SubprocessProtocol):
 
         Raises ``JournalUnavailable`` where it cannot be started or cannot open it in time.
         """
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         pipe = subprocess.PIPE
         try:
+            # In a session of its own, since a terminal sends its signals to all processes of one.
             transport, _ = await self._loop.subprocess_exec(
-                lambda: self, *self._command, stdin=pipe, stdout=pipe, stderr=None, env=environment
+                lambda: self, *self._command, stdin=pipe, stdout=pipe, stderr=None, start_new_session=True
             )
-        except (OSError, NotImplementedError) as error:
+        except Exception as error:
             self.gone = True
             raise JournalUnavailable(f"{self._file}: no append process can be started: {error!r}") from error
         self._transport = transport
         self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
         try:
             async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
-                open_answer(await self._send(frame(Hello(self._file, self._settings))))
+                open_answer(await self._send(frame(Hello(os.fsencode(self._file), self._settings))))
         except TimeoutError:
             await self.close()
             raise JournalUnavailable(f"{self._file}: its append process does not start") from None
@@ -84,6 +109,7 @@ class AppendProcess(asyncio.SubprocessProtocol):
         except BaseException:
             await self.close()
             raise
+        self._started = True
 
     async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
         """As ``Journal.append``. Raises ``Unreadable`` for a batch that no journal would store as it is."""
@@ -91,6 +117,8 @@ class AppendProcess(asyncio.SubprocessProtocol):
             content = frame(batch)
         except (UnicodeEncodeError, OverflowError, TypeError) as error:
             raise Unreadable from error
+        if len(self._waiting) >= self._settings.jobs_max:
+            raise JournalUnavailable(f"{self._file}: {self._settings.jobs_max} writes are waiting already")
         answer = await self._send(content)
         if answer.unreadable:
             raise Unreadable
@@ -103,11 +131,10 @@ class AppendProcess(asyncio.SubprocessProtocol):
         self._input.close()
         try:
             async with asyncio.timeout(self._settings.busy_timeout_s):
+                await self._silenced.wait()
                 await self._exited.wait()
         except TimeoutError:
-            _log.warning("journal.append_process_killed", file=self._file)
-            with suppress(ProcessLookupError):
-                self._transport.kill()
+            self._kill("it does not end")
             await self._exited.wait()
         self._transport.close()
 
@@ -118,7 +145,31 @@ class AppendProcess(asyncio.SubprocessProtocol):
             return answer
         self._waiting.append(answer)
         self._input.write(content)
+        if len(self._waiting) == 1:
+            self._expect()
         return answer
+
+    def _expect(self) -> None:
+        """Watches from now on how long the next answer takes, if there is to be one."""
+        if self._watch is not None:
+            self._watch.cancel()
+        half_s = self._settings.busy_timeout_s + _SILENT_MAX_S / 2
+        expected = self._started and self._waiting
+        self._watch = self._loop.call_later(half_s, self._silent, half_s) if expected else None
+
+    def _silent(self, half_s: float) -> None:
+        # Where this process has been stopped meanwhile, both timers are due at once, and the answer is there already.
+        self._watch = self._loop.call_later(half_s, self._kill, "it does not answer")
+
+    def _kill(self, why: str) -> None:
+        """What it has in hand is in doubt then, and no worse off than with an answer that never comes."""
+        if self._exited.is_set():
+            # Somebody else has got hold of its output, so that the end of that is not seen.
+            self._end(None)
+        elif self._transport is not None:
+            _log.warning("journal.append_process_killed", file=self._file, why=why)
+            with suppress(ProcessLookupError):
+                self._transport.kill()
 
     # -------------------------------------------------------------------------------------------- called by the loop
 
@@ -126,7 +177,11 @@ class AppendProcess(asyncio.SubprocessProtocol):
         received = self._received
         received += data
         while len(received) >= HEADER_BYTES:
-            end = HEADER_BYTES + length_of(received[:HEADER_BYTES])
+            length = length_of(received[:HEADER_BYTES])
+            if length > ANSWER_MAX_BYTES:
+                self._misunderstood(f"an answer of {length} bytes")
+                return
+            end = HEADER_BYTES + length
             if len(received) < end:
                 return
             content = bytes(received[HEADER_BYTES:end])
@@ -134,47 +189,81 @@ class AppendProcess(asyncio.SubprocessProtocol):
             try:
                 answer = _answers.decode(content)
             except msgspec.MsgspecError as error:
-                self._end(error)
+                self._misunderstood(repr(error))
                 return
-            waiting = self._waiting.popleft() if self._waiting else None
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
+            self._answered(answer)
+
+    def _answered(self, answer: Answer) -> None:
+        error = error_of(answer)
+        if isinstance(error, AppendUncertain | JournalFailed):
+            self._failed(error)
+        waiting = self._waiting.popleft() if self._waiting else None
+        self._expect()
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _misunderstood(self, what: str) -> None:
+        """Whatever it says, and does, nobody knows it any more."""
+        self._received.clear()
+        self._end(None)
+        self._kill(f"it sends {what}")
+
+    def _failed(self, error: AppendUncertain | JournalFailed) -> None:
+        if self._on_failure is not None and self._started:
+            self._on_failure(error)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        self._end(exc)
+        self.gone = True
+        if fd == 1:
+            # Not before: what it has said before it ended counts.
+            self._end(exc)
+            self._silenced.set()
 
     def process_exited(self) -> None:
-        self._end(None)
+        self.gone = True
         self._exited.set()
 
     def _end(self, error: Exception | None) -> None:
         """Nothing more is believed: what is unanswered is in doubt."""
         self.gone = True
-        if self._waiting:
-            _log.warning("journal.append_process_ended", file=self._file, unanswered=len(self._waiting))
-        for waiting in self._waiting:
+        unanswered = list(self._waiting)
+        self._waiting.clear()
+        self._expect()
+        if not unanswered:
+            return
+        _log.warning("journal.append_process_ended", file=self._file, unanswered=len(unanswered))
+        text = f"{self._file}: its append process has ended: whether the batch is stored is unknown"
+        # Also where whoever has sent it waits no longer: it may be stored all the same.
+        self._failed(AppendUncertain(text))
+        for waiting in unanswered:
             if not waiting.done():
-                text = f"{self._file}: its append process has ended: whether the batch is stored is unknown"
-                uncertain: JournalError = AppendUncertain(text)
+                uncertain = AppendUncertain(text)
                 uncertain.__cause__ = error
                 waiting.set_exception(uncertain)
-        self._waiting.clear()
 
 
 class AppendHelper:
     """Decides when a journal gets an append process, and starts it beside the work that goes on."""
 
     def __init__(self, file: str, settings: SqliteSettings) -> None:
+        self.command: Sequence[str] | None = None
+        """What is started in place of the usual program."""
         self._file = file
         self._settings = settings
-        self.command: Sequence[str] = (sys.executable, "-m", "actorkit.journal.sqlite_process_main")
-        self._after = settings.process_after_appends if os.name == "posix" else None
+        self._on_failure: OnFailure | None = None
+        # A program that was packed together with its interpreter would start itself once more.
+        possible = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
+        self._after = settings.process_after_appends if possible else None
         self._counted = 0
         self._process: AppendProcess | None = None
         self._starting: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Waits for the process only where it is wanted from the start. Raises ``JournalUnavailable`` if it is not."""
+    async def open(self, on_failure: OnFailure | None = None) -> None:
+        """Waits for the process only where it is wanted from the start. Raises ``JournalUnavailable`` if it is not.
+
+        ``on_failure`` is told of every failure, also where whoever has sent the batch waits for it no longer.
+        """
+        self._on_failure = on_failure or self._on_failure
         self._counted = 0
         if self._after == 0:
             await self._start()
@@ -195,16 +284,18 @@ class AppendHelper:
         """Ends the process once it has done what it has."""
         starting, process = self._starting, self._process
         self._starting = self._process = None
-        if starting is not None:
-            starting.cancel()
-            await asyncio.wait([starting])
-        if process is not None:
-            await process.close()
+        try:
+            if starting is not None:
+                starting.cancel()
+                await asyncio.wait([starting])
+        finally:
+            if process is not None:
+                await process.close()
 
     async def _start(self) -> None:
         if self._process is not None:
             await self._process.close()
-        process = AppendProcess(self._file, self._settings, self.command)
+        process = AppendProcess(self._file, self._settings, self.command or _command(), self._on_failure)
         await process.start()
         self._process = process
         self._counted = 0
@@ -213,9 +304,15 @@ class AppendHelper:
     async def _try_to_start(self) -> None:
         try:
             await self._start()
-        except JournalUnavailable as error:
-            # The thread does as well, only slower.
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread does as well, only slower
             self._after = None
             _log.warning("journal.no_append_process", file=self._file, error=str(error))
         finally:
             self._starting = None
+
+
+def _command() -> list[str]:
+    """The interpreter that runs here; its search path follows the name under which the process can be recognised."""
+    isolated = ["-I"] if sys.flags.isolated else []
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    return [sys.executable, *isolated, "-c", _MAIN, "actorkit.journal.sqlite_process_main", *path]

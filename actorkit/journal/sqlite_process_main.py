@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from actorkit import logs
-from actorkit.errors import ActorkitError, AppendUncertain, JournalFailed, JournalUnavailable
+from actorkit.errors import ActorkitError, AppendUncertain, JournalUnavailable
 from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_connection import WriterConnection
 from actorkit.journal.sqlite_frames import HEADER_BYTES, Answer, Hello, decode_batch, frame, length_of, results_answer
@@ -61,12 +61,12 @@ class _Alarm:
 
 class _AppendProcess:
     def __init__(self, hello: Hello) -> None:
-        self._file = hello.file
+        self._file = os.fsdecode(hello.file)
         self._settings = hello.settings
         self._alarm = _Alarm(hello.settings.busy_timeout_s)
-        file = Path(hello.file)
+        file = Path(self._file)
         self._lock = FileLock(file.with_name(f"{file.name}-lock"))
-        self._connection = WriterConnection(hello.file, hello.settings)
+        self._connection = WriterConnection(self._file, hello.settings)
         self._appender: Appender
 
     def open(self) -> Answer:
@@ -108,15 +108,14 @@ class _AppendProcess:
             return _failed(AppendUncertain(f"{self._file}: {error!r}: whether the batch is stored is unknown"))
         return results_answer(results)
 
-    def crashed(self, error: Exception) -> Answer:
+    def crashed(self, error: Exception) -> None:
         """Something has happened that nobody foresaw: nothing more is written."""
         self._connection.crashed(error)
-        assert self._connection.failed is not None
-        return _failed(self._connection.failed)
 
     @property
-    def failed(self) -> JournalFailed | None:
-        return self._connection.failed
+    def failure(self) -> Answer | None:
+        """Why nothing more is written, once that is so."""
+        return None if self._connection.failed is None else _failed(self._connection.failed)
 
     def close(self) -> None:
         """In turn with the others: the last connection to close makes a checkpoint."""
@@ -129,7 +128,8 @@ class _AppendProcess:
 
 
 def _failed(error: ActorkitError) -> Answer:
-    return Answer(error=(type(error).__name__, str(error)))
+    text = str(error).encode(errors="backslashreplace").decode()
+    return Answer(error=(type(error).__name__, text))
 
 
 def _read(source: BinaryIO) -> bytes | None:
@@ -144,12 +144,15 @@ def _read(source: BinaryIO) -> bytes | None:
 
 def main() -> None:
     """Serves until the input ends."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
-    logs.configure()
+    for ignored in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, ignored), signal.SIG_IGN)
     # Whatever prints must not get between the answers.
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    if sys.stderr is None:
+        # The process that is served has closed its own.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    logs.configure()
 
     def answer(what: Answer) -> None:
         target.write(frame(what))
@@ -165,13 +168,16 @@ def main() -> None:
         while (batch := _read(source)) is not None:
             try:
                 process.serve(batch, answer)
-            except BrokenPipeError:
+            except ConnectionError:
                 raise
             except Exception as error:  # noqa: BLE001 - a process that ended here would end without a word
-                answer(process.crashed(error))
-            if process.failed is not None:
+                process.crashed(error)
+            failure = process.failure
+            if failure is not None:
+                # Also where it has come after the answer, from the checkpoint: then nobody else knows of it.
+                answer(failure)
                 break
-    except BrokenPipeError:
+    except ConnectionError:
         # Nobody waits for the answer any more.
         _log.debug("journal.append_process_left_alone")
     process.close()

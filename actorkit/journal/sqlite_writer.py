@@ -91,13 +91,14 @@ class SqliteWriter:
 
     async def close(self) -> None:
         """Checkpoints and closes, in turn with other processes; gives up after the busy timeout."""
-        if self.connection.is_open:
-            try:
+        try:
+            if self.connection.is_open:
                 await self._submit(self.connection.close)
-            except ActorkitError as error:
-                _log.warning("journal.close_failed", file=self._file, error=str(error))
-        if self._thread.is_alive():
-            self._jobs.put(None)
+        except ActorkitError as error:
+            _log.warning("journal.close_failed", file=self._file, error=str(error))
+        finally:
+            if self._thread.is_alive():
+                self._jobs.put(None)
 
     async def _submit(self, work: Callable[[], T]) -> T:
         if self.connection.failed is not None:
