@@ -21,6 +21,14 @@
     │   ├── UnknownEventVersion          it was written by a newer version of the program
     │   └── UndecodableEvent             its bytes do not fit its declaration
     ├── VersionNotReached                a past version was asked for that does not exist yet
+    ├── WireError                        what came from another node, or was to go there, cannot be used
+    │   ├── FrameError                   no frame, or a damaged, forged, repeated or too large one
+    │   ├── UnknownMessage               a message of a type that is not declared
+    │   ├── UndecodableMessage           its bytes do not fit its declaration
+    │   └── MessageTooLarge              its encoding exceeds the limit
+    ├── ConnectionFailed                 another node cannot be reached, or the connection has broken
+    │   └── HandshakeFailed              whoever is there is not who was to be talked to
+    ├── NotJoined                        this node has not become a member of its cluster
     ├── SimulationError                  a simulated run cannot go on
     │   ├── SimulationEscape             something reached past the simulation for a clock, socket, thread, ...
     │   └── SimulationStuck              what the run waits for will never happen, or not in time
@@ -48,15 +56,20 @@ __all__ = [
     "CallError",
     "CallingOutAfterEmit",
     "ConfigurationError",
+    "ConnectionFailed",
     "DeclarationError",
     "EventError",
+    "FrameError",
     "HandlerFailed",
+    "HandshakeFailed",
     "IdempotencyKeyReused",
     "JournalCorrupt",
     "JournalError",
     "JournalFailed",
     "JournalUnavailable",
+    "MessageTooLarge",
     "NamespaceMismatch",
+    "NotJoined",
     "OutcomeUnknown",
     "Overloaded",
     "RecoveryFailed",
@@ -66,9 +79,12 @@ __all__ = [
     "SimulationStuck",
     "Unavailable",
     "UndecodableEvent",
+    "UndecodableMessage",
     "UnknownEvent",
     "UnknownEventVersion",
+    "UnknownMessage",
     "VersionNotReached",
+    "WireError",
 ]
 
 
@@ -268,6 +284,93 @@ class VersionNotReached(ActorkitError, LookupError):
 
     def __str__(self) -> str:
         return f"{self.stream} is at version {self.reached}: version {self.asked} does not exist yet"
+
+
+# -------------------------------------------------------------------------------------------------------- remoting
+
+
+class WireError(ActorkitError):
+    """What came from another node, or was to go there, cannot be used."""
+
+
+class FrameError(WireError):
+    """These bytes are no frame, or one that is damaged, forged, repeated, out of its turn or too large.
+
+    The connection that it came on is closed, since nothing that follows can be trusted.
+    """
+
+
+class UnknownMessage(WireError):
+    """A message of a type that is not declared here. The message is dropped, the others of its frame are not.
+
+    To send: register its type first. Received: the peer runs another version of the program.
+    """
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag)
+        self.tag = tag
+
+    def __str__(self) -> str:
+        return f"no message type is declared under {self.tag!r}: register it on every node before one sends it"
+
+
+class UndecodableMessage(WireError):
+    """A message whose bytes do not fit its declaration, or whose fields MessagePack cannot hold."""
+
+    def __init__(self, tag: str, why: str) -> None:
+        super().__init__(tag, why)
+        self.tag = tag
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"a message {self.tag!r} does not fit its declaration: {self.why}"
+
+
+class MessageTooLarge(WireError):
+    """A message exceeds the limit. It was not sent; or a peer with a higher limit sent it, and it was dropped."""
+
+    def __init__(self, tag: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(tag, size_bytes, limit_bytes)
+        self.tag = tag
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"a message {self.tag!r} of {self.size_bytes} bytes exceeds the limit of {self.limit_bytes}: send less in "
+            "one message, or raise message_max_bytes on every node"
+        )
+
+
+class ConnectionFailed(ActorkitError):
+    """Another node cannot be reached, or the connection to it has broken."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(address, why)
+        self.address = address
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"no connection to {self.address}: {self.why}"
+
+
+class HandshakeFailed(ConnectionFailed):
+    """Whoever is there is not who was to be talked to: another cluster, protocol version or secret, or no node."""
+
+
+# --------------------------------------------------------------------------------------------------------- cluster
+
+
+class NotJoined(ActorkitError):
+    """A node has not become a member of its cluster: not in time, or because it was declared down."""
+
+    def __init__(self, node: str, why: str) -> None:
+        super().__init__(node, why)
+        self.node = node
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.node} is no member of a cluster: {self.why}; see that its seeds run and can be reached"
 
 
 # ------------------------------------------------------------------------------------------------------ simulations

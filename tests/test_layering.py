@@ -85,6 +85,8 @@ SHELLS: dict[str, str] = {
     "readmodel/follower": "reads the journal in a task",
     "readmodel/view": "waits for a write on the loop, within a deadline",
     "sharding/entities": "sweeps on the loop for entities that are idle",
+    "remoting/connection": "the timer of heartbeats and of silence",
+    "remoting/peering": "attempts to connect are tasks, waits are the loop's timers",
     "sharding/leases": "renews leases in a task",
     "sharding/region": "brings entities in and out of memory on the loop",
     "sharding/shard": "calls wait for their shard on the loop's futures",

@@ -53,6 +53,20 @@ async def test_within_a_connection_order_is_kept_and_elsewhere_it_is_not(
     assert sorted(stations["c"].heard) == sorted(sent)
 
 
+@pytest.mark.parametrize("seed", range(200))
+async def test_order_is_kept_whatever_the_clock_is_rounded_to(seed: int) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    network = Network(loop, stream(seed, "n"))
+    station = Station(loop, network, "b")
+    for number in range(300):
+        network.send("a", "b", b"%03d" % number, connection=5)
+        if number % 3 == 0:
+            await asyncio.sleep(0.000_7)
+    await asyncio.sleep(1)
+    assert [message for _, message in station.heard] == [b"%03d" % number for number in range(300)]
+
+
 async def test_a_cut_is_one_way_and_takes_what_is_on_its_way(network: Network, stations: dict[str, Station]) -> None:
     network.send("a", "b", b"on its way")
     network.cut("a", "b")

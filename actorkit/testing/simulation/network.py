@@ -97,7 +97,8 @@ class Network:
         self.did["slow_network"] += faults.delay_s > 0
         due_s = self._loop.now_s + low_s + (high_s - low_s) * random.random() + faults.delay_s * random.random()
         if connection:
-            due_s = max(due_s, self._last_s.get((source, target, connection), 0.0))
+            # A nanosecond apart: times that are equal here may differ by a rounding error once they are scheduled.
+            due_s = max(due_s, self._last_s.get((source, target, connection), 0.0) + 1e-9)
             self._last_s[source, target, connection] = due_s
         self._travel(source, target, message, due_s)
         if faults.duplicates and may_repeat and random.random() < faults.duplicates:

@@ -1,0 +1,104 @@
+"""Remoting between simulated nodes: order, batches, bounds, and what becomes of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actorkit.remoting import Connected, Disconnected, Unreachable
+from actorkit.testing.simulation import Network, SimulatedLoop, stream
+from tests.remoting.nodes import Talker
+
+
+@pytest.fixture
+async def network() -> Network:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    return Network(loop, stream(1, "network"))
+
+
+@pytest.fixture
+async def loop() -> SimulatedLoop:
+    running = asyncio.get_running_loop()
+    assert isinstance(running, SimulatedLoop)
+    return running
+
+
+async def test_messages_arrive_in_order_and_a_turn_is_a_frame(loop: SimulatedLoop, network: Network) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    for number in range(100):
+        a.say(b, number)
+    await asyncio.sleep(0.5)
+    assert b.numbers() == list(range(100))
+    assert a.told == [Connected(b.node, b.address)]
+    assert b.told == [Connected(a.node, a.address)]
+    frames = a.remoting.counters.frames_sent
+    for number in range(100):
+        a.say(b, number)
+    b.say(a, 1)
+    await asyncio.sleep(0.1)
+    assert a.remoting.counters.frames_sent - frames <= 2
+    assert len(b.heard) == 200
+    assert a.numbers() == [1]
+
+
+async def test_a_peer_that_is_not_there_is_told_and_nothing_was_sent(loop: SimulatedLoop, network: Network) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    loop.crash(b.process)
+    a.say(b, 1)
+    await asyncio.sleep(0.02)
+    assert [type(event) for event in a.told] == [Unreachable]
+    again = Talker(loop, network, "b", life=2)
+    await asyncio.sleep(2)
+    a.say(again, 2)
+    await asyncio.sleep(1)
+    assert again.numbers() == [2]
+    assert a.connected == [again.node]
+
+
+async def test_a_killed_peer_is_noticed_and_its_next_life_is_another(loop: SimulatedLoop, network: Network) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    a.say(b, 1)
+    await asyncio.sleep(5)
+    assert a.connected == [b.node]
+    loop.crash(b.process)
+    await asyncio.sleep(5)
+    assert a.connected == []
+    again = Talker(loop, network, "b", life=2)
+    await asyncio.sleep(0.1)
+    again.say(a, 7)
+    await asyncio.sleep(1)
+    assert a.connected == [again.node]
+    assert [type(event) for event in a.told] == [Connected, Disconnected, Connected]
+    assert a.numbers() == [7]
+
+
+async def test_stopping_sends_what_is_queued_and_says_farewell(loop: SimulatedLoop, network: Network) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    a.say(b, 1)
+    await asyncio.sleep(1)
+    a.say(b, 2)
+    loop.start_in(a.process, a.remoting.stop(), name="stop")
+    await asyncio.sleep(0.1)
+    assert b.numbers() == [1, 2]
+    assert b.told[1:] == [Disconnected(a.node, a.address, "it has stopped in an orderly way")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_of_two_simultaneous_connections_one_stays(loop: SimulatedLoop, seed: int) -> None:
+    network = Network(loop, stream(seed, "network"))
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    for number in range(10):
+        a.say(b, number)
+        b.say(a, number)
+    await asyncio.sleep(10)
+    assert a.numbers() == list(range(10))
+    assert b.numbers() == list(range(10))
+    assert a.told == [Connected(b.node, b.address)]
+    assert b.told == [Connected(a.node, a.address)]
