@@ -148,6 +148,13 @@ class SimulatedCluster:
 
     # -------------------------------------------------------------------------------------------------------- checks
 
+    def allow_errors(self, pattern: str) -> None:
+        """For what fails on purpose: logged errors in which this regular expression is found do not fail the test.
+
+        ``cluster.allow_errors(r"entity.handler_failed .*handler=reserve")``; see ``World.allow_errors``.
+        """
+        self.world.allow_errors(pattern)
+
     @property
     def history(self) -> History:
         """All calls up to now."""
@@ -217,8 +224,8 @@ class SimulatedClusters:
         """Runs a test to its end, within the simulation.
 
         Raises what the test raises, ``SimulationEscape`` if something reached for the real world, and
-        ``AssertionError`` if something else was wrong with the run: an error that was logged and is due to no fault, a
-        call that ended after its deadline.
+        ``AssertionError`` if something else was wrong with the run: an error that was logged and is neither due to a
+        fault nor allowed (``SimulatedCluster.allow_errors``), a call that ended after its deadline.
         """
         __tracebackhide__ = True
         result = self._world.run(lambda _: test)

@@ -274,6 +274,28 @@ async def test_two_clusters(simulated_cluster):
     )
 
 
+def test_a_handler_that_fails_on_purpose_may_be_allowed_to(run_once: Run) -> None:
+    run_once(
+        """
+from actorkit.errors import HandlerFailed
+
+
+class Careless(PersistentActor[PoolState, Reserved], name="plugin.careless"):
+    @command
+    def fail(self, why: str) -> None:
+        raise ValueError(why)
+
+
+@pytest.mark.parametrize("why", ["on purpose", "by mistake"])
+async def test_fails(simulated_cluster, why):
+    cluster = await simulated_cluster(Careless)
+    cluster.allow_errors(r"entity.handler_failed .*on purpose")
+    with pytest.raises(HandlerFailed, match=why):
+        await cluster.get(Careless, "c").fail(why)
+"""
+    ).assert_outcomes(passed=1, failed=1)
+
+
 def test_golden_files_are_written_by_the_flag_and_read_by_every_run(run_once: Run, pytester: pytest.Pytester) -> None:
     source = """
 def test_golden(golden_events):
