@@ -59,6 +59,8 @@ SHELLS: dict[str, str] = {
     "actor/ref": "an ask is a future of the loop",
     "actor/runtime": "owns the loop's side of all actors",
     "actor/timers": "the loop's timers",
+    "cluster/cluster": "drives membership with the loop's timer, and asks for leases in tasks",
+    "cluster/seeds": "asks the resolver for the addresses of host names",
     "gateway/handlers": "an asyncio handler of aiohttp's requests",
     "gateway/metrics": "prometheus-client's collectors and text form",
     "gateway/responses": "writes answers, with their date, to aiohttp's connection",

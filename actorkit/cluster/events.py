@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from actorkit.cluster.member import Member
+from actorkit.cluster.member import Member, Status
 
 __all__ = [
     "ClusterEvent",
@@ -16,8 +16,8 @@ __all__ = [
     "Downed",
     "EventsDropped",
     "JoinRefused",
+    "MajorityGained",
     "MajorityLost",
-    "MajorityRegained",
     "MemberDown",
     "MemberJoined",
     "MemberLeaving",
@@ -25,6 +25,7 @@ __all__ = [
     "MemberReachable",
     "MemberUnreachable",
     "MemberUp",
+    "events_of",
 ]
 
 
@@ -85,8 +86,8 @@ class MajorityLost(ClusterEvent, frozen=True):
     voters: int
 
 
-class MajorityRegained(ClusterEvent, frozen=True):
-    """It sees enough of them again."""
+class MajorityGained(ClusterEvent, frozen=True):
+    """It sees enough of them, again or for the first time."""
 
     visible: int
     voters: int
@@ -102,3 +103,26 @@ class EventsDropped(ClusterEvent, frozen=True):
     """A reader of events was too slow: so many were left out here. ``Cluster.members`` shows how things stand."""
 
     count: int
+
+
+def events_of(before: Member | None, record: Member) -> list[ClusterEvent]:
+    """What has happened to a member whose record has changed. One that was gone when first heard of is none."""
+    if record.gone:
+        if before is None or before.gone:
+            return []
+        # The record of a gone member keeps little; whoever hears of it may want to know what it was.
+        member = msgspec.structs.replace(before, status=record.status)
+        return [MemberDown(member) if record.status is Status.DOWN else MemberLeft(member)]
+    status = -1 if before is None else before.status
+    events: list[ClusterEvent] = []
+    if before is None:
+        events.append(MemberJoined(record))
+    if status < Status.UP <= record.status:
+        events.append(MemberUp(record))
+    if status < Status.LEAVING <= record.status:
+        events.append(MemberLeaving(record))
+    if (before is None or before.reachable) and not record.reachable:
+        events.append(MemberUnreachable(record))
+    if before is not None and not before.reachable and record.reachable:
+        events.append(MemberReachable(record))
+    return events

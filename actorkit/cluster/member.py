@@ -4,8 +4,8 @@ A record belongs to one incarnation of a node. It is the product of two things t
 
 * its **status**, from joining to gone, which never goes back: a node that was declared down stays so, and comes back
   only as another incarnation, which is another record;
-* its **reachability** as ``(version, reachability)``: others may say of a version that it is suspect and then that it is
-  unreachable, and only the member itself may raise the version, and be reachable again by that.
+* its **reachability** as ``(version, reachability)``: others may say of a version that it is suspect and then that it
+  is unreachable, and only the member itself may raise the version, and be reachable again by that.
 
 So merging takes the greater of each. It is commutative, associative and idempotent: in whatever order, and however
 often, reports arrive, all nodes come to the same record.

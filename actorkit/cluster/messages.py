@@ -70,8 +70,10 @@ class Sync(msgspec.Struct, frozen=True, array_like=True, tag="cluster.sync"):
     """All that the sender knows, or a part of it: parts are merged one by one."""
 
     members: tuple[Member, ...]
+    digest: int
+    """Of all that the sender knows."""
     answer: bool
-    """Whether the receiver is asked for the same."""
+    """Whether the receiver is asked for the same, if it knows anything else after having merged this."""
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag="cluster.join"):
@@ -83,7 +85,7 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag="cluster.join"):
     founder: bool
     """Whether the sender may begin a cluster if it finds none."""
     members: bool
-    """Whether it wants to be told who the members are."""
+    """Whether it wants to be told who the members are, by ``Sync``."""
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, tag="cluster.waiting"):
@@ -99,7 +101,6 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="cluster.welcome
     """You are known here, and will be to all."""
 
     seed: str
-    members: tuple[Member, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="cluster.refused"):

@@ -6,7 +6,14 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["ClusterSettings", "DowningSettings", "GossipSettings", "JoiningSettings", "ProbeSettings", "SuspicionSettings"]
+__all__ = [
+    "ClusterSettings",
+    "DowningSettings",
+    "GossipSettings",
+    "JoiningSettings",
+    "ProbeSettings",
+    "SuspicionSettings",
+]
 
 
 class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,8 +21,8 @@ class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     interval_s: float = 0.2
     """How often a node probes one other member. With n members each is probed once in ``interval_s`` by somebody on
-    average, and is missed for a time t with probability ``exp(-t / interval_s)``: 1 % for 4.6 intervals. Shorter: a crash
-    is seen earlier, for ``2 / interval_s`` more messages per node and second, however many members there are."""
+    average, and is missed for a time t with probability ``exp(-t / interval_s)``: 1 % for 4.6 intervals. Shorter: a
+    crash is seen earlier, for ``2 / interval_s`` more messages per node and second, however many members there are."""
 
     phi_threshold: float = 5.0
     """An unanswered probe counts as missed when the chance that its answer is only late, judged by the round trips of
@@ -55,8 +62,8 @@ class SuspicionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """So many times as long while nobody else has confirmed it."""
 
     confirmations: int = 3
-    """So many other nodes, whose own probes fail as well, bring the time down to the least; with few members, as many as
-    there are. At most ``ACCUSERS_MAX - 1``."""
+    """So many other nodes, whose own probes fail as well, bring the time down to the least; with few members, as many
+    as there are. At most ``ACCUSERS_MAX - 1``."""
 
     checks: float = 8.0
     """So many members, on average, probe a suspect next when they hear of it. More: confirmations and objections come
@@ -137,10 +144,10 @@ class DowningSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of unreachable members, and of this side if it is the one that is cut off."""
 
     strategy: Literal["keep-majority", "static-quorum", "lease-majority"] = "keep-majority"
-    """``keep-majority``: the side with more members goes on; of two halves the one with the lowest name. Two nodes cannot
-    lose the lower one. ``static-quorum``: a side with ``quorum`` members goes on; all stop if none has. Never have
-    ``2 * quorum`` members or more. ``lease-majority``: the side that gets a lease in the store goes on, the larger one
-    being allowed to ask first; right for two nodes."""
+    """``keep-majority``: the side with more members goes on; of two halves the one with the lowest name. Two nodes
+    cannot lose the lower one. ``static-quorum``: a side with ``quorum`` members goes on; all stop if none has. Never
+    have ``2 * quorum`` members or more. ``lease-majority``: the side that gets a lease in the store goes on, the larger
+    one being allowed to ask first; right for two nodes."""
 
     quorum: int = 0
     """For ``static-quorum``: how many members a side needs."""
