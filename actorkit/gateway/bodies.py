@@ -82,9 +82,11 @@ def _half_a_pair(body: bytes) -> str | None:
 
 
 def _refuse_repetition(body: bytes) -> None:
-    """``body`` has been decoded already, so it is JSON."""
+    """``body`` has been decoded already, so it is JSON, except within members that the decoder did not look at."""
     try:
         _check_members(body.decode())
+    except UnicodeDecodeError:
+        raise _invalid("it is not UTF-8") from None
     except _GivenTwice as twice:
         raise _invalid(f"the member {str(twice)[:_NAME_MAX]!r} is given twice in one object") from None
     except RecursionError:
@@ -107,7 +109,8 @@ def _name_repetition(pairs: list[tuple[str, Any]]) -> NoReturn:
     raise AssertionError("every name is there once")
 
 
-_check_members: Final = json.JSONDecoder(object_pairs_hook=_distinct).decode
+# Numbers are left as they are: some have more digits than Python would convert.
+_check_members: Final = json.JSONDecoder(object_pairs_hook=_distinct, parse_int=len, parse_float=len).decode
 
 
 def _patterns(type: Any) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from actorkit.errors import (
     Unavailable,
 )
 from actorkit.journal.protocols import Refused
-from actorkit.persistence.calls import EntityCall
+from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.records import decode_metadata
 from actorkit.persistence.recovery import Recovery, recover
@@ -114,7 +114,7 @@ class Settling:
         try:
             owned, kept, again = await self._sort(answers)
         except JournalError as error:
-            self._end_all(answers, self._unknown(f"the journal cannot be read: {error}"))
+            self._end_unread(answers, self._unknown(f"the journal cannot be read: {error}"))
             owned, kept, again = True, [], []
         again = [call for call in (*again, *self._undone) if call.queue_again()]
         self._undone = []
@@ -363,9 +363,16 @@ class Settling:
     def _unknown(self, why: str) -> OutcomeUnknown:
         return OutcomeUnknown(str(self._entity.pid), why)
 
-    def _end_all(self, answers: list[Answer], error: CallError) -> None:
+    def _end_unread(self, answers: list[Answer], error: CallError) -> None:
+        """Nothing more can be found out. What is known to be stored is answered, and tells others, all the same."""
         for answer in answers:
-            answer.call.fail(error)
+            if answer.call.progress is Progress.ENDED:
+                # It has left, before the journal could not be read any more.
+                continue
+            if answer.durable and not answer.from_memory:
+                self._entity.leave_now(answer)
+            else:
+                answer.call.fail(error)
 
 
 def _may_be_stored_again(answer: Answer) -> bool:

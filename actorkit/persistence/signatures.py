@@ -29,6 +29,7 @@ __all__ = ["Signature", "is_value"]
 
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), datetime, date, time, timedelta, Decimal, UUID})
 _COMBINATIONS_MAX = 64
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 _ELEMENT = re.compile(r"at `\$\[(\d+)\](.*?)`")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -98,7 +99,7 @@ class Signature:
         Raises ``TypeError`` where the call does not fit the signature, as a plain call would, or where a value is not
         of its parameter's declared type: that is told to the caller, before anybody else builds on it.
         """
-        if not kwargs and tuple(map(type, args)) in self._exact:
+        if not kwargs and tuple(map(type, args)) in self._exact and _surely_storable(args):
             return args
         if len(args) > self.positional:
             raise TypeError(f"{self.where} takes at most {self.positional} positional arguments, not {len(args)}")
@@ -107,7 +108,7 @@ class Signature:
         except TypeError as error:
             raise TypeError(f"{self.where}: {error}") from None
         values = msgspec.structs.astuple(bound)
-        if tuple(map(type, values)) in self._exact:
+        if tuple(map(type, values)) in self._exact and _surely_storable(values):
             return values
         try:
             return msgspec.structs.astuple(self._decoder.decode(self._encoder.encode(bound)))
@@ -155,20 +156,45 @@ def _reply_type(annotation: Any) -> Any:
     return annotation
 
 
-@cache
+def _surely_storable(values: tuple[Any, ...]) -> bool:
+    """Whether numbers fit in 64 bits and text is UTF-8; where that is not plain, encoding will tell."""
+    for value in values:
+        if isinstance(value, int):
+            if not _INT_MIN <= value <= _INT_MAX:
+                return False
+        elif isinstance(value, str) and not value.isascii():
+            return False
+    return True
+
+
 def is_value(declared: Any) -> bool:
     """Whether values of this type are immutable throughout, so that both sides may hold the same object."""
-    if declared in _IMMUTABLE:
+    try:
+        return _is_value(declared)
+    except TypeError:
+        # An annotation that cannot be hashed: nothing is known of it.
+        return False
+
+
+@cache
+def _is_value(declared: Any) -> bool:
+    return _is_value_within(declared, set())
+
+
+def _is_value_within(declared: Any, asked: set[Any]) -> bool:
+    """``asked``: the classes that are being looked at, since one may contain itself."""
+    if declared in _IMMUTABLE or declared in asked:
         return True
     origin, arguments = get_origin(declared), get_args(declared)
     if origin in (Union, types.UnionType, tuple, frozenset):
-        return all(argument is Ellipsis or is_value(argument) for argument in arguments)
+        return all(argument is Ellipsis or _is_value_within(argument, asked) for argument in arguments)
     if not isinstance(declared, type):
         return False
     if issubclass(declared, enum.Enum):
         return True
     if issubclass(declared, msgspec.Struct) and declared.__struct_config__.frozen:
-        return all(is_value(field.type) for field in msgspec.structs.fields(declared))
+        asked.add(declared)
+        return all(_is_value_within(field.type, asked) for field in msgspec.structs.fields(declared))
     return False
 
 

@@ -115,3 +115,23 @@ def test_a_body_is_taken_exactly_when_each_member_is_there_once(pairs: list[tupl
 def test_arbitrary_bytes_are_a_body_or_a_problem(body: bytes) -> None:
     with suppress(Problem):
         decode(body)
+
+
+class Open(msgspec.Struct):
+    """A body that may have members that nobody looks at."""
+
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("ignored", "why"),
+    [(b'"\\n\xff"', "it is not UTF-8"), (b'{"a": 1, "a": 2}', "the member 'a' is given twice in one object")],
+)
+def test_what_is_wrong_in_a_member_that_is_ignored_is_a_problem_too(ignored: bytes, why: str) -> None:
+    with pytest.raises(Problem, match=why):
+        BodyDecoder(Open).decode(b'{"name": "x", "more": %s}' % ignored)
+
+
+@pytest.mark.parametrize("number", [b"1" * 5000, b"1." + b"1" * 5000, b"1e999999"])
+def test_a_number_in_a_member_that_is_ignored_may_be_of_any_size(number: bytes) -> None:
+    assert BodyDecoder(Open).decode(b'{"name": "x", "more": {"a": %s}}' % number) == Open("x")

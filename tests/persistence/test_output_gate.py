@@ -10,10 +10,12 @@ import pytest
 from actorkit import (
     CallError,
     HandlerFailed,
+    OutcomeUnknown,
     PersistentActor,
     command,
     published,
 )
+from actorkit.errors import JournalUnavailable
 from tests.persistence.actors import Account, Broke
 from tests.persistence.kit import Nodes, eventually, lost_for_lack_of_space, settings, stored_in_doubt, turns
 from tests.persistence.reaching import Caller, Recorder, Step, Steps, recording
@@ -182,6 +184,38 @@ async def test_messages_to_others_wait_and_leave_in_order(nodes: Nodes, recorder
     await asyncio.gather(*replies)
     await turns()
     assert recorder.seen == ["before 1", "after 1", "2", "3", "4"]
+
+
+async def test_what_is_stored_is_answered_and_told_although_the_rest_cannot_be_settled(
+    nodes: Nodes, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first append is in doubt, the second lands; then the journal can be read for the state, and no further."""
+    journal, system = await recording(nodes, recorder)
+    caller = system.get(Caller, "c")
+    await caller.names()
+    journal.hold()
+    journal.script.append(stored_in_doubt)
+    first = start(caller.emit_and_send("1"))
+    await eventually(lambda: journal.held)
+    second, third = start(caller.emit_and_send("2")), start(caller.ask_to_tell("3"))
+    await turns()
+    reads = []
+
+    async def unreadable(stream: str, **how: Any) -> Any:
+        reads.append(stream)
+        if len(reads) > 1:
+            raise JournalUnavailable("cannot be reached")
+        return await journal.inner.read_stream(stream, **how)
+
+    monkeypatch.setattr(journal, "read_stream", unreadable)
+    journal.let_go()
+    outcomes = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, type(outcomes[1]), OutcomeUnknown]
+    assert not isinstance(outcomes[1], Exception)
+    await turns()
+    assert recorder.seen == ["2"]
+    monkeypatch.undo()
+    assert await caller.names() == ["1", "2"]
 
 
 @pytest.mark.parametrize("how", ["tell_then_reject", "tell_then_fail"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -147,6 +147,21 @@ class Path(msgspec.Struct, frozen=True):
     points: list[Point]
 
 
+Seconds = Annotated[int, {"unit": "s"}]
+
+
+class Link(msgspec.Struct, frozen=True):
+    number: int
+    rest: Link | None = None
+
+
+class Knot(msgspec.Struct, frozen=True):
+    """Only what it contains besides itself makes it changeable."""
+
+    rest: tuple[Knot, ...] = ()
+    numbers: list[int] = []
+
+
 class Handlers:
     def plain(self, units: int, note: str = "", *, force: bool = False) -> str:
         return f"{units} {note} {force}"
@@ -173,6 +188,11 @@ class Handlers:
     async def later(self, units: int) -> list[int]:
         return [units]
 
+    def chain(self, link: Link) -> Link:
+        return link
+
+    def annotated(self, seconds: Seconds) -> None: ...
+
 
 def signature(function: Callable[..., Any]) -> Signature:
     return Signature("Handlers", function, {})
@@ -198,6 +218,32 @@ def test_digests_differ_exactly_where_calls_do(one: tuple[int, str], two: tuple[
         assert (digests[0] == digests[1]) == (one == two)
     for each, digest in zip(inside, digests, strict=True):
         assert signature(Handlers.other).digest(plain.bind(each, {})) != digest
+
+
+@pytest.mark.parametrize("units", [2**64, 10**30, -(2**63) - 1])
+def test_a_number_that_no_message_can_hold_is_told_to_the_caller(units: int) -> None:
+    for args, kwargs in (((units,), {}), ((), {"units": units}), ((units, "é"), {})):
+        with pytest.raises(TypeError, match=r"Handlers\.plain: .*2\*\*63"):
+            signature(Handlers.plain).bind(args, kwargs)
+    assert signature(Handlers.plain).bind((2**64 - 1,), {}) == (2**64 - 1, "", False)
+
+
+def test_text_that_is_no_utf_8_is_told_to_the_caller() -> None:
+    with pytest.raises(TypeError, match=r"Handlers\.plain: .*surrogates"):
+        signature(Handlers.plain).bind((1, "\ud800"), {})
+
+
+def test_a_record_may_hold_others_of_its_kind() -> None:
+    chain = signature(Handlers.chain)
+    assert chain.arguments_are_values
+    assert chain.reply_is_value
+    assert chain.bind((Link(1, Link(2)),), {}) == (Link(1, Link(2)),)
+    assert not is_value(Knot)
+
+
+def test_an_annotation_that_cannot_be_hashed_is_taken_as_it_is() -> None:
+    assert not is_value(Seconds)
+    assert signature(Handlers.annotated).bind((1,), {}) == (1,)
 
 
 def test_bound_arguments_share_nothing_mutable_with_the_caller() -> None:
