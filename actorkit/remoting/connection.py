@@ -101,6 +101,7 @@ class Connection:
         if association.state is State.OPEN and self.opened_at_s is None:
             self.opened_at_s = self._loop.time()
             self._schedule()
+            self.link.trust()
             owner.opened(self)
         elif association.state is State.ENDED:
             self.finish()

@@ -24,6 +24,10 @@ class Link(Protocol):
         """Takes a frame in any case. False: send no more until ``LinkHandler.writable`` is called."""
         ...
 
+    def trust(self) -> None:
+        """The other end is known now: limits for strangers no longer hold."""
+        ...
+
     def close(self, *, abort: bool = False) -> None:
         """Closes it, after what was sent has left, or at once. ``LinkHandler.closed`` is not called any more."""
         ...

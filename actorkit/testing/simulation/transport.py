@@ -174,6 +174,9 @@ class _Link:
         self._waits_for_room = self._unacknowledged_bytes > self._transport.settings.buffer_bytes
         return not self._waits_for_room
 
+    def trust(self) -> None:
+        """Nothing is limited here."""
+
     def close(self, *, abort: bool = False) -> None:
         if self._forgotten or (self._closing and not abort):
             return
