@@ -101,6 +101,7 @@ class EntityCall:
         "has_called",
         "key",
         "may_have_acted",
+        "order",
         "origin",
         "pid",
         "progress",
@@ -131,6 +132,8 @@ class EntityCall:
         self.bucket = bucket
         self.origin = origin
         self.attempt = attempt
+        self.order = 0
+        """Grows with each call that enters its region."""
         self.hand_back: Callable[[EntityCall], None] | None = None
         """Of a call that came from another node: gives it back there, surely undone, where this node cannot run it."""
         self.has_called = False
@@ -152,6 +155,12 @@ class EntityCall:
         return held if isinstance(held, tuple) else self.handler.signature.decode(held)
 
     @property
+    def encoded_args(self) -> bytes:
+        """The arguments as they travel."""
+        held = self._args
+        return self.handler.signature.encode(held) if isinstance(held, tuple) else held
+
+    @property
     def trace(self) -> Trace:
         return self.origin.trace
 
@@ -171,6 +180,12 @@ class EntityCall:
         if self.may_have_acted and isinstance(error, Unavailable | Overloaded) and not isinstance(error, HandlerFailed):
             error = OutcomeUnknown(str(self.pid), f"it may have been executed before; now {error}")
         self.future.set_exception(error)
+
+    def withdraw(self) -> None:
+        """It goes on at another node: nobody here waits for it any more."""
+        self.progress = Progress.ENDED
+        self.bucket.pop(self, None)
+        self.future.cancel()
 
     def queue_again(self) -> bool:
         """Surely undone, though not what it called: back to the start. False: its caller has been answered already."""

@@ -63,6 +63,7 @@ class Entities:
         """How many there are at most."""
         self.slots: OrderedDict[PersistenceId, Slot] = OrderedDict()
         """Those that were used last stand last."""
+        self._by_shard: dict[int, dict[PersistenceId, Slot]] = {}
         self.tick = 0
         """Counts sweeps: when an entity was used last is told in these."""
 
@@ -80,7 +81,16 @@ class Entities:
 
     def of(self, shard: Shard) -> list[tuple[PersistenceId, Slot]]:
         """Those in memory that belong to the shard."""
-        return [(pid, slot) for pid, slot in self.slots.items() if slot.shard is shard]
+        return list(self._by_shard.get(shard.shard, {}).items())
+
+    def busy(self, shard: Shard) -> list[PersistenceId]:
+        """Those of the shard that have calls in progress."""
+        return [pid for pid, slot in self.of(shard) if not slot.idle]
+
+    def is_idle(self, pid: PersistenceId) -> bool:
+        """Whether it has nothing in progress, if it is in memory at all."""
+        slot = self.slots.get(pid)
+        return slot is None or slot.idle
 
     # ------------------------------------------------------------------------------------------------- into memory
 
@@ -106,6 +116,7 @@ class Entities:
 
         slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
         self.slots[pid] = slot
+        self._by_shard.setdefault(shard.shard, {})[pid] = slot
         if len(self.slots) > self._settings.entities_max:
             self._shrink(_LOOKS)
         return slot
@@ -129,16 +140,25 @@ class Entities:
                 slots.move_to_end(pid)
                 slot.used_tick = self.tick
 
+    def remove(self, pid: PersistenceId) -> Slot:
+        """From now on calls go to a new activation."""
+        slot = self.slots.pop(pid)
+        of_shard = self._by_shard[slot.shard.shard]
+        del of_shard[pid]
+        if not of_shard:
+            del self._by_shard[slot.shard.shard]
+        return slot
+
     def passivate(self, pid: PersistenceId) -> None:
         """It leaves memory; it has nothing in progress."""
-        slot = self.slots.pop(pid)
+        slot = self.remove(pid)
         assert slot.entity is not None
         slot.entity.context.stop()
 
     def end(self, pid: PersistenceId, slot: Slot, error: CallError) -> None:
         """This activation cannot go on: whoever waits for it gets the error, and later calls a new activation."""
         if self.slots.get(pid) is slot:
-            del self.slots[pid]
+            self.remove(pid)
         waiting = [call for call in slot.cell.mailbox if type(call) is EntityCall]
         slot.cell.mailbox.clear()
         slot.cell.post(slot.cell.life.stop)
@@ -150,11 +170,25 @@ class Entities:
         slot = self.slots.get(pid)
         if slot is None or slot.entity is None or slot.entity is not entity:
             return []
-        del self.slots[pid]
+        self.remove(pid)
         waiting = [call for call in slot.cell.mailbox if type(call) is EntityCall]
         slot.cell.mailbox.clear()
         slot.entity.context.stop()
         return waiting
+
+    def take_back(self, shard: Shard) -> list[EntityCall]:
+        """The calls of the shard that have not begun; they are the caller's to look after."""
+        taken: list[EntityCall] = []
+        for _, slot in self.of(shard):
+            mailbox = slot.cell.mailbox
+            waiting = list(mailbox)
+            mailbox.clear()
+            for message in waiting:
+                if type(message) is EntityCall:
+                    taken.append(message)
+                else:
+                    mailbox.append(message)
+        return taken
 
     def retire(self, pid: PersistenceId) -> None:
         """It is broken. Under load its mailbox is never empty, so those who wait there now are told as others were."""
@@ -168,7 +202,7 @@ class Entities:
         """It has stopped."""
         slot = self.slots.get(pid)
         if slot is not None and slot.entity is entity:
-            del self.slots[pid]
+            self.remove(pid)
         if len(self.slots) > self._settings.entities_max:
             # One has left for lack of room, and there may be more that can.
             self._shrink(_LOOKS)

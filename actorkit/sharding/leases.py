@@ -59,10 +59,12 @@ class Leases:
         acquired: Callable[[Shard, bool, int], None],
         lost: Callable[[Shard], None],
         fatal: Callable[[JournalFailed], None],
+        held_elsewhere: Callable[[Shard, str], None] = lambda shard, owner: None,
         may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
         """``acquired(shard, unbroken, head)`` and ``lost(shard)`` tell the region; ``unbroken`` as ``Lease.acquired``
-        has it. As long as ``may_hold()`` is false, nothing is acquired or renewed: what is held runs out."""
+        has it. ``held_elsewhere(shard, owner)`` says that a wanted shard has another owner. As long as ``may_hold()``
+        is false, nothing is acquired or renewed: what is held runs out."""
         self._store = store
         self._owner = owner
         self._clock = clock
@@ -70,6 +72,7 @@ class Leases:
         self._acquired = acquired
         self._lost = lost
         self._fatal = fatal
+        self._held_elsewhere = held_elsewhere
         self._may_hold = may_hold
         self._held: dict[int, Shard] = {}
         self._wanted: dict[int, Shard] = {}
@@ -115,7 +118,7 @@ class Leases:
         self._wake.set()
 
     def unwant(self, shard: Shard) -> None:
-        """It is not to be acquired any more. If it is acquired all the same, by a request on its way, it is released."""
+        """It is not to be acquired any more. A request on its way that acquires it all the same is undone."""
         if self._wanted.pop(shard.shard, None) is not None:
             self.held_by.pop(shard.shard, None)
             shard.settled(owned=False)
@@ -195,6 +198,7 @@ class Leases:
                 else:
                     self.held_by[answer.shard] = answer.owner
                     shard.settled(owned=False)
+                    self._held_elsewhere(shard, answer.owner)
                     retry_s = min(answer.remaining_s, self._settings.acquire_retry_s, retry_s or float("inf"))
             self._confirm_by_lease()
             await self._give_up(unwanted)

@@ -1,4 +1,4 @@
-"""Region (a shell): where calls come in, and which entities are in memory.
+"""Region (a shell): where calls come in, and which way they take.
 
 A call is given its id here, once. Its entity's shard is acquired when the first call for it arrives; until then calls
 wait, within bounds and their deadlines. Entities come into memory with their first call, and leave it when they were
@@ -8,8 +8,8 @@ idle for long or when there are too many.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Hashable
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -31,6 +31,11 @@ from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
 from actorkit.tracing import Trace
 
+if TYPE_CHECKING:
+    from actorkit.sharding.messages import RemoteCall
+    from actorkit.sharding.ownership import Ownership
+    from actorkit.sharding.router import Router
+
 __all__ = ["Region"]
 
 _log = structlog.get_logger("actorkit.sharding")
@@ -39,15 +44,6 @@ _POLL_S = 0.01
 """How often starting and stopping look whether they are done: rare waits for many things, not worth a signal each."""
 _NAMED_MAX = 20
 """How many of the handlers that are cut off at the end are named in the log."""
-
-
-class Router(Protocol):
-    """Takes calls to the owners of their shards, where those may be other nodes."""
-
-    def submit(self, shard: int, call: EntityCall) -> None:
-        """A call that cannot go straight to its entity. It is sent, or given to ``Region.take``, after all earlier ones
-        to its entity."""
-        ...
 
 
 class Region:
@@ -62,8 +58,10 @@ class Region:
         clock: Clock,
         settings: ShardingSettings,
         taken_over: Callable[[int, int], None] = lambda shard, head: None,
+        may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``taken_over(shard, head)`` is called for shards that others may have written before they became ours."""
+        """``taken_over(shard, head)`` is called for shards that others may have written before they became ours;
+        ``may_hold`` is as ``Leases`` has it."""
         self._runtime = runtime
         self._loop = runtime.loop
         self._deadlines = runtime.deadlines
@@ -72,39 +70,49 @@ class Region:
         self._clock = clock
         self._settings = settings
         self._taken_over = taken_over
+        self._may_hold = may_hold
+        self._address_of: Callable[[str], str] = lambda owner: ""
         self._types: dict[str, EntityType] = {}
         self._by_number: dict[int, Shard] = {}
-        self._entities = Entities(runtime, settings)
-        self._slots = self._entities.slots
+        self.memory = Entities(runtime, settings)
+        """The entities that are in memory."""
+        self._slots = self.memory.slots
         self._ids = 0
+        self._order = 0
         self._id_prefix = f"{node.incarnation}-"
         self._draining = False
         """Stopping has begun: only what is in progress is brought to its end."""
         self._closed = False
         self._router: Router | None = None
+        self._ownership: Ownership | None = None
+        """Both are there where other nodes may own shards."""
+        self._lanes: Container[Hashable] = ()
+        """Entities of which calls are on their way, which others must not overtake."""
         self._services: EntityServices
-        self._leases: Leases
+        self.leases: Leases
 
     def start(self, services: EntityServices) -> None:
         self._services = services
         self._deadline_default_s = services.settings.deadline_default_s
-        self._leases = Leases(
+        self.leases = Leases(
             services.store,
             owner=str(self._node),
             clock=self._clock,
             settings=self._settings,
             acquired=self._acquired,
             lost=self._lost,
+            held_elsewhere=self._held,
+            may_hold=self._may_hold,
             fatal=services.fatal,
         )
-        self._leases.start()
+        self.leases.start()
         self._runtime.dead_letters.subscribe(_end_buried)
-        self._entities.start(services)
+        self.memory.start(services)
 
     async def stop(self) -> None:
         """Takes no more calls, waits for those in progress with all that these call, and gives the shards up."""
         self._draining = True
-        self._entities.stop_sweeping()
+        self.memory.stop_sweeping()
         for shard in self._by_number.values():
             waiting = list(shard.waiting)
             shard.waiting.clear()
@@ -114,14 +122,14 @@ class Region:
                 else:
                     self._refuse_stopping(waiter)
         until_s = self._loop.time() + self._settings.drain_timeout_s
-        while self._loop.time() < until_s and not self._entities.all_idle:
+        while self._loop.time() < until_s and not self.memory.all_idle:
             await asyncio.sleep(_POLL_S)
         self._closed = True
         self._say_what_still_runs()
         for call in self._deadlines.pending():
             if isinstance(call, EntityCall):
                 call.give_up("its node has stopped")
-        await self._leases.stop()
+        await self.leases.stop()
 
     def _say_what_still_runs(self) -> None:
         running = [each.call for each in self._deadlines.pending() if isinstance(each, RunningHandler)]
@@ -157,22 +165,69 @@ class Region:
             )
         return entity_type
 
+    def handler(self, entity_type: str, name: str) -> Handler:
+        """The handler of a registered type. Raises ``ConfigurationError`` where there is none."""
+        handlers = self.known(entity_type).handlers
+        handler = handlers.get(name)
+        if handler is None:
+            raise ConfigurationError(f"{entity_type} has no handler {name!r}, only {', '.join(sorted(handlers))}")
+        return handler
+
     async def own_all(self) -> None:
         """Acquires every shard, so that first calls need not wait. Returns when all are owned."""
         for number in range(self._shards):
-            self._shard(number)
-        while self._leases.wanted:
+            self.shard(number)
+        while self.leases.wanted:
             await asyncio.sleep(_POLL_S)
 
     @property
     def waiting_for(self) -> dict[int, str]:
         """Shards that are wanted and that another owner has, and which."""
-        return dict(self._leases.held_by)
+        return dict(self.leases.held_by)
+
+    def load(self, shard: int) -> int:
+        """How many entities of the shard are busy."""
+        return len(self.memory.busy(self.shard(shard)))
 
     @property
     def entities(self) -> int:
         """How many entities are in memory."""
         return len(self._slots)
+
+    # --------------------------------------------------------------------------------------------------- other nodes
+
+    def share(self, router: Router, ownership: Ownership, address_of: Callable[[str], str]) -> None:
+        """From now on, before any call, other nodes may own shards. ``address_of`` an owner as the store names it is
+        empty where that one is no member."""
+        self._router = router
+        self._lanes = router.lanes
+        self._ownership = ownership
+        self._address_of = address_of
+
+    def arrived(self, pid: PersistenceId, handler: Handler, args: tuple[Any, ...], message: RemoteCall) -> EntityCall:
+        """A call that another node has sent, in the form in which it runs here."""
+        loop, remaining_s = self._loop, message.remaining_s
+        origin = OUTSIDE
+        if message.chain or message.trace != OUTSIDE.trace:
+            origin = Origin(message.trace, message.chain)
+        return EntityCall(
+            pid,
+            handler,
+            args,
+            message.command_id,
+            message.key,
+            loop.time() + remaining_s,
+            loop.create_future(),
+            self._deadlines.within(remaining_s),
+            origin,
+            message.attempt,
+        )
+
+    def admits(self, call: EntityCall, shard: int, tenure: int) -> bool:
+        """Whether its shard is owned here, under that tenure, and takes the call."""
+        if self._ownership is None or self._closed:
+            return False
+        return self._ownership.accepts(shard, tenure, within=self._within(call, shard))
 
     # --------------------------------------------------------------------------------------------------------- calls
 
@@ -213,6 +268,8 @@ class Region:
         if bucket is None:
             bucket = self._deadlines.within(within_s)
         call = EntityCall(pid, handler, args, command_id, key, deadline, future, bucket, origin, attempt)
+        self._order += 1
+        call.order = self._order
         if pid in origin.chain:
             cycle = " → ".join(str(member) for member in (*origin.chain[origin.chain.index(pid) :], pid))
             call.fail(CallCycle(str(pid), f"it waits for its own answer: {cycle}"))
@@ -241,36 +298,47 @@ class Region:
             self._refuse_stopping(call)
             return
         slot = self._slots.get(call.pid)
-        if slot is not None and slot.shard.direct:
+        if slot is not None and slot.shard.direct and call.pid not in self._lanes:
             self._enter(slot, call)
             return
-        shard = self._shard(shard_of(str(call.pid), self._shards))
-        if shard.direct:
-            self.take(shard, call)
-        elif self._router is None:
-            self._buffer(shard, call)
+        shard = self.shard(shard_of(str(call.pid), self._shards))
+        if self._router is None:
+            self._take(shard, call)
+        elif shard.detour and self._within(call, shard.shard):
+            # The hand-off waits for the end of a call that waits for this one.
+            self._take(shard, call)
         else:
             self._router.submit(shard.shard, call)
 
-    def take(self, shard: Shard, call: EntityCall) -> None:
-        """Puts a call into its entity's mailbox; the shard is owned."""
+    def _within(self, call: EntityCall, shard: int) -> bool:
+        """Whether an entity of the shard waits for the call."""
+        return any(shard_of(str(pid), self._shards) == shard for pid in call.origin.chain)
+
+    def enter(self, call: EntityCall) -> None:
+        """Puts a call into its entity's mailbox; the shard is owned, though its epoch may just be being raised."""
+        self._take(self.shard(shard_of(str(call.pid), self._shards)), call)
+
+    def _take(self, shard: Shard, call: EntityCall) -> None:
+        if not shard.ready:
+            self._buffer(shard, call)
+            return
         slot = self._slots.get(call.pid)
         if slot is None:
-            if not self._entities.has_room():
-                call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self._entities.bound))
+            if not self.memory.has_room():
+                call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self.memory.bound))
                 return
-            slot = self._entities.activate(self._types[call.pid.type], call.pid, shard)
+            slot = self.memory.activate(self._types[call.pid.type], call.pid, shard)
         self._enter(slot, call)
 
     def _enter(self, slot: Slot, call: EntityCall) -> None:
         self._slots.move_to_end(call.pid)
-        slot.used_tick = self._entities.tick
+        slot.used_tick = self.memory.tick
         cell = slot.cell
         if len(cell.mailbox) >= cell.capacity:
             if cell.capacity < 0:
                 # It has stopped without having been told to, as after failing again and again.
-                del self._slots[call.pid]
-                self.take(slot.shard, call)
+                self.memory.remove(call.pid)
+                self._take(slot.shard, call)
                 return
             if (refusal := cell.refusal()) is not None:
                 call.fail(refusal)
@@ -290,48 +358,75 @@ class Region:
             return
         shard.waiting.append(call)
 
-    def _shard(self, number: int) -> Shard:
+    def shard(self, number: int) -> Shard:
+        """The shard of that number, as this process sees it."""
         shard = self._by_number.get(number)
         if shard is None:
-            shard = Shard(number, self._clock, self._leases, self._settings.clock_rate_error)
+            shard = Shard(number, self._clock, self.leases, self._settings.clock_rate_error)
             self._by_number[number] = shard
-            self._leases.want(shard)
+            if self._ownership is None:
+                self.leases.want(shard)
         return shard
 
     def give_back(self, calls: list[EntityCall]) -> None:
         """They came before whatever waits now, so they go first."""
+        living = [call for call in calls if call.progress is not Progress.ENDED]
+        if self._router is None:
+            self._put_back(living)
+            return
+        for call in living:
+            if call.hand_back is not None:
+                call.hand_back(call)
+            else:
+                self._router.submit(shard_of(str(call.pid), self._shards), call)
+
+    def _put_back(self, calls: list[EntityCall]) -> None:
         shards: dict[int, Shard] = {}
         for call in reversed(calls):
-            if call.progress is Progress.ENDED:
-                continue
-            shard = self._shard(shard_of(str(call.pid), self._shards))
+            shard = self.shard(shard_of(str(call.pid), self._shards))
             shard.waiting.appendleft(call)
             shards[shard.shard] = shard
         for shard in shards.values():
             self._flush(shard)
 
+    def take_back(self, shard: Shard) -> None:
+        """The shard goes, or has gone, to another node: calls that have not begun are routed anew."""
+        waiting = list(shard.waiting)
+        shard.waiting.clear()
+        self.give_back([*self.memory.take_back(shard), *waiting])
+
     def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
-        self.give_back([*calls, *self._entities.take_out(pid, entity)])
+        self.give_back([*calls, *self.memory.take_out(pid, entity)])
 
     def retire(self, pid: PersistenceId) -> None:
-        self._loop.call_soon(self._entities.retire, pid)
+        self._loop.call_soon(self.memory.retire, pid)
 
     def forget(self, pid: PersistenceId, entity: object) -> None:
-        self._entities.forget(pid, entity)
+        self.memory.forget(pid, entity)
 
     # -------------------------------------------------------------------------------------------------------- shards
 
     def _acquired(self, shard: Shard, unbroken: bool, head: int) -> None:
         if not unbroken:
-            self._entities.invalidate(shard)
+            self.memory.invalidate(shard)
             self._taken_over(shard.shard, head)
         self._flush(shard)
+        if self._ownership is not None:
+            self._ownership.acquired(shard)
 
     def _lost(self, shard: Shard) -> None:
         """Another owner has it. Idle entities leave; busy ones find out what became of their appends first."""
-        self._entities.invalidate(shard)
+        self.memory.invalidate(shard)
         shard.settled(owned=False)
-        self._leases.want(shard)
+        if self._ownership is None:
+            self.leases.want(shard)
+        else:
+            self._ownership.lost(shard)
+
+    def _held(self, shard: Shard, owner: str) -> None:
+        """The shard is wanted, and the store says that another owner has it."""
+        if self._ownership is not None:
+            self._ownership.held(shard, self._address_of(owner))
 
     def _flush(self, shard: Shard) -> None:
         """Delivers what has waited, as long as the shard is ready."""
@@ -339,7 +434,11 @@ class Region:
         for _ in range(len(waiting)):
             if not shard.ready:
                 return
-            self._deliver(waiting.popleft())
+            call = waiting.popleft()
+            if self._draining and (self._closed or not call.origin.chain):
+                self._refuse_stopping(call)
+            else:
+                self._take(shard, call)
 
 
 def _origin_within(caller: EntityCall) -> Origin:

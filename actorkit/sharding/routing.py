@@ -58,6 +58,7 @@ C = TypeVar("C")
 
 _PURGE_EVERY_S: Final = 0.1
 """Looking for calls that have ended takes as long as there are calls: not done for every call that finds no room."""
+_NUMBER_BYTES: Final = 6
 _by_order = attrgetter("order")
 
 
@@ -134,6 +135,7 @@ class _Shelf(Generic[C]):
 
     def __init__(self) -> None:
         self.lanes: dict[Hashable, _Lane[C]] = {}
+        """By entity; only of those that have calls."""
         self.held = 0
 
 
@@ -155,10 +157,12 @@ class Routing(Generic[C]):
         self._locator = Locator(node, shards, settings, randomness)
         self._locations = self._locator.locations
         self._shelves: list[_Shelf[C]] = [_Shelf() for _ in range(shards)]
-        self._lanes: dict[Hashable, _Lane[C]] = {}
+        self.lanes: dict[Hashable, _Lane[C]] = {}
+        """By entity; only of those that have calls."""
         self._out: dict[str, dict[int, _Routed[C]]] = {}
         """By node and number, in the order of sending."""
-        self._numbers = 0
+        # A node that was started again must not take answers to its predecessor for its own.
+        self._numbers = int.from_bytes(randomness.token(_NUMBER_BYTES), "big")
         self._count = 0
         self._purge_at_s = float("-inf")
         self._effects: list[Effect[C]] = []
@@ -182,7 +186,7 @@ class Routing(Generic[C]):
 
     def has_lane(self, entity: Hashable) -> bool:
         """Whether calls of this entity are on their way, which a new one must not overtake."""
-        return entity in self._lanes
+        return entity in self.lanes
 
     def poll(self) -> list[Effect[C]]:
         """What is to be done now, in this order."""
@@ -201,23 +205,21 @@ class Routing(Generic[C]):
         """
         location, settings = self._locations[shard], self._settings
         owner = location.owner
-        if owner == self._node and entity not in self._lanes:
+        if owner == self._node and entity not in self.lanes:
             self._effects.append(Deliver(call, attempt))
             return
         full = self._count >= settings.calls_max or self._shelves[shard].held >= settings.buffer_max_calls
         if full and not self._makes_room(now, call, shard, attempt):
             return
-        lane = self._lanes.get(entity)
+        lane = self.lanes.get(entity)
         if lane is None:
-            lane = self._lanes[entity] = _Lane(entity, shard)
+            lane = self.lanes[entity] = _Lane(entity, shard)
         self._count += 1
         routed = _Routed(call, order, query, attempt, lane)
-        if owner is None or owner == self._node or lane.held or lane.busy:
+        if owner is None or owner == self._node or not self._may_follow(lane, owner, location.tenure):
             self._hold(now, routed)
-        elif not lane.out or (lane.node == owner and lane.tenure == location.tenure):
-            self._send(routed, owner, location.tenure)
         else:
-            self._hold(now, routed)
+            self._send(routed, owner, location.tenure)
 
     def answered(self, node: str, number: int) -> C | None:
         """The node has answered that sending; the call that is ended by it, unless the answer is an old one."""
@@ -231,6 +233,11 @@ class Routing(Generic[C]):
         if not lane.out:
             self._go_on(location, lane)
         return routed.call
+
+    def sent(self, node: str, number: int) -> C | None:
+        """The call of that sending, as long as it is out."""
+        routed = self._out.get(node, {}).get(number)
+        return None if routed is None else routed.call
 
     def unsent(self, node: str, number: int) -> C | None:
         """That sending has surely not gone out; the call that is to be ended."""
@@ -296,16 +303,16 @@ class Routing(Generic[C]):
         What was accepted before comes to its end here. ``busy`` are the entities for which there is such a call.
         """
         for entity in busy:
-            lane = self._lanes.get(entity)
+            lane = self.lanes.get(entity)
             if lane is None:
-                lane = self._lanes[entity] = _Lane(entity, shard)
+                lane = self.lanes[entity] = _Lane(entity, shard)
             lane.busy = True
         if self._locations[shard].owner == self._node:
             self._locator.search(now, shard, to)
 
     def settled(self, entity: Hashable) -> None:
         """No call of this entity that was delivered here is in progress any more."""
-        lane = self._lanes.get(entity)
+        lane = self.lanes.get(entity)
         if lane is not None and lane.busy:
             lane.busy = False
             self._go_on(self._locations[lane.shard], lane)
@@ -344,6 +351,12 @@ class Routing(Generic[C]):
                 self._locator.stop(shard)
 
     # -------------------------------------------------------------------------------------------------------- inside
+
+    def _may_follow(self, lane: _Lane[C], owner: str, tenure: int) -> bool:
+        """Whether a call may go to the owner at once, without overtaking those that are on their way already."""
+        if lane.held or lane.busy:
+            return False
+        return not lane.out or (lane.node == owner and lane.tenure == tenure)
 
     def _send(self, routed: _Routed[C], node: str, tenure: int) -> None:
         lane = routed.lane
@@ -413,7 +426,7 @@ class Routing(Generic[C]):
 
     def _forget_lane(self, lane: _Lane[C]) -> None:
         if not lane.held and not lane.out and not lane.busy:
-            self._lanes.pop(lane.entity, None)
+            self.lanes.pop(lane.entity, None)
 
     def _makes_room(self, now: float, call: C, shard: int, attempt: int) -> bool:
         """Calls that have ended only take up room. Where even that does not help, this one is ended."""

@@ -40,6 +40,10 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of one region that wait for other nodes: held back until the owner of their shard is known, or sent to it
     and not yet answered. One more is answered ``Overloaded``. About 1 KiB each."""
 
+    remote_margin_s: float = 0.02
+    """How much of a call's remaining time is kept for the way back from the owner, so that its "surely not executed"
+    arrives before the deadline. Longer than messages take between nodes, shorter than the shortest deadlines."""
+
     ask_backoff_min_s: float = 0.01
     ask_backoff_max_s: float = 0.2
     """How long a region waits before it asks again who owns a shard: the first for a start, doubled each time up to the

@@ -1,0 +1,132 @@
+"""Incoming (a shell): calls that other regions have sent to the shards that are owned here.
+
+A call runs only where it names the present tenure of its shard; all others are returned. So are those that were taken
+and cannot be run after all, because the shard has moved on: their senders keep the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from actorkit.errors import CallError, ConfigurationError, HandlerFailed, Unavailable
+from actorkit.ids import PersistenceId, shard_of
+from actorkit.persistence.calls import EntityCall
+from actorkit.sharding.messages import (
+    Failure,
+    RemoteCall,
+    RemoteReply,
+    RemoteReturn,
+    ShardAnswer,
+    failure_of,
+)
+from actorkit.sharding.region import Region
+
+__all__ = ["Incoming"]
+
+
+class Incoming:
+    """The owner's side of a region."""
+
+    def __init__(
+        self,
+        region: Region,
+        *,
+        shards: int,
+        answer: Callable[[int], ShardAnswer],
+        send: Callable[[str, msgspec.Struct], bool],
+    ) -> None:
+        """``answer`` says who owns a shard, as far as is known here."""
+        self._region = region
+        self._shards = shards
+        self._answer = answer
+        self._send = send
+        self._returns: dict[tuple[str, int], list[tuple[int, bool]]] = {}
+        """By sender and shard: what goes back at the end of this turn of the loop."""
+        self.received = 0
+        """For metrics: calls that other nodes have sent, each time that they did."""
+
+    def call(self, sender: str, message: RemoteCall) -> None:
+        """A call has come from the region at that address."""
+        self.received += 1
+        pid = PersistenceId(message.entity_type, message.entity_id)
+        try:
+            handler = self._region.handler(message.entity_type, message.handler)
+            args = handler.signature.decode(message.arguments)
+            if message.shard != shard_of(str(pid), self._shards):
+                raise ConfigurationError(f"{pid} is not in shard {message.shard}: the number of shards differs")
+        except (ConfigurationError, msgspec.MsgspecError, ValueError, TypeError) as error:
+            refusal = Unavailable(str(pid), f"it cannot be taken by the node that owns it: {error}")
+            self._send(sender, RemoteReply(message.number, failure=failure_of(refusal, str(pid))))
+            return
+        call = self._region.arrived(pid, handler, args, message)
+        call.hand_back = _HandBack(self, sender, message)
+        if not self._region.admits(call, message.shard, message.tenure):
+            call.hand_back(call)
+            return
+        call.future.add_done_callback(_Answering(self, sender, message.number, call))
+        self._region.enter(call)
+
+    def reply(self, sender: str, number: int, call: EntityCall, future: asyncio.Future[Any]) -> None:
+        """The call has ended here: its caller is told how."""
+        error = future.exception()
+        reply = b""
+        failure: Failure | None = None
+        if error is None:
+            try:
+                reply = call.handler.signature.encode_reply(future.result())
+            except Exception as unfit:  # noqa: BLE001 - what cannot be encoded is the handler's failure
+                error = HandlerFailed(str(call.pid), f"its reply cannot be encoded: {unfit}")
+        if isinstance(error, CallError):
+            failure = failure_of(error, str(call.pid))
+        elif error is not None:
+            failure = Failure("outcome-unknown", str(call.pid), f"it ended with {error!r}")
+        # Where it cannot be sent, the connection is in trouble: it will break, and the caller will ask again.
+        self._send(sender, RemoteReply(number, reply, failure))
+
+    def hand_back(self, sender: str, shard: int, number: int, *, acted: bool) -> None:
+        """The call goes back, with the others of this turn of the loop: its sender puts them in order."""
+        if not self._returns:
+            asyncio.get_running_loop().call_soon(self._send_returns)
+        self._returns.setdefault((sender, shard), []).append((number, acted))
+
+    def _send_returns(self) -> None:
+        returns, self._returns = self._returns, {}
+        for (sender, shard), calls in returns.items():
+            numbers = tuple(number for number, _ in calls)
+            acted = tuple(number for number, has_acted in calls if has_acted)
+            self._send(sender, RemoteReturn(numbers, self._answer(shard), acted))
+
+
+class _HandBack:
+    __slots__ = ("_incoming", "_message", "_sender")
+
+    def __init__(self, incoming: Incoming, sender: str, message: RemoteCall) -> None:
+        self._incoming = incoming
+        self._sender = sender
+        self._message = message
+
+    def __call__(self, call: EntityCall) -> None:
+        message = self._message
+        call.withdraw()
+        self._incoming.hand_back(
+            self._sender, message.shard, message.number, acted=call.may_have_acted and message.attempt == 1
+        )
+
+
+class _Answering:
+    __slots__ = ("_call", "_incoming", "_number", "_sender")
+
+    def __init__(self, incoming: Incoming, sender: str, number: int, call: EntityCall) -> None:
+        self._incoming = incoming
+        self._sender = sender
+        self._number = number
+        self._call = call
+
+    def __call__(self, future: asyncio.Future[Any]) -> None:
+        # It is cancelled when it has been handed back.
+        if not future.cancelled():
+            self._incoming.reply(self._sender, self._number, self._call, future)
