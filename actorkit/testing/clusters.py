@@ -140,7 +140,7 @@ class SimulatedCluster:
             self._ends.pop()()
         for node in self.world.nodes:
             node.process.at_step = None
-        await self.world.sleep_until(self.world.plan.heal_at_s)
+        await self.world.healed()
         for node in self.world.nodes:
             node.start()
         while not all(node.up for node in self.world.nodes):

@@ -42,6 +42,7 @@ class Switch(NamedTuple):
     patches: Patches = list
     store: StoreSettings = StoreSettings()
     lasts_min_s: float = 0.0
+    heals_after_s: float | None = None
     load: Load = Load()
 
     @property
@@ -58,7 +59,12 @@ class Switch(NamedTuple):
         # Two thirds of the kinds are in each plan, since there are few.
         load = msgspec.structs.replace(self.load, store=store)
         return CapacitySimulation(
-            kinds=self.kinds, share=0.66, nodes=self.nodes, load=load, lasts_min_s=self.lasts_min_s
+            kinds=self.kinds,
+            share=0.66,
+            nodes=self.nodes,
+            load=load,
+            lasts_min_s=self.lasts_min_s,
+            heals_after_s=self.heals_after_s,
         )
 
     @contextmanager
@@ -163,11 +169,13 @@ SWITCHES: tuple[Switch, ...] = (
     Switch(
         "lease of answers from memory",
         "queries and refusals leave without a valid lease",
-        ("store_unreachable", "clock_rate"),
+        ("store_unreachable", "pause", "suspend"),
         2,
         _ANSWERS,
         _every_lease_is_valid,
-        lasts_min_s=6.0,
+        # Clients go to the other node after their deadline; only then is anything stale.
+        lasts_min_s=9.0,
+        heals_after_s=30.0,
         load=Load(operations=300, hazards=0, readers=4),
     ),
     Switch(

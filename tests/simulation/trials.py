@@ -171,7 +171,7 @@ class CapacitySimulation:
     """Implements ``Simulation``.
 
     ``kinds``: faults of these kinds only; ``share``: how likely each is to be in a plan; ``lasts_min_s``: how long each
-    fault lasts at least. What a seed does not decide is as ``load`` says.
+    fault lasts at least; ``heals_after_s``: when the world is healed. What a seed does not decide is as ``load`` says.
     """
 
     settings = Load
@@ -182,12 +182,14 @@ class CapacitySimulation:
         kinds: Collection[str] | None = None,
         share: float = 0.2,
         lasts_min_s: float = 0.0,
+        heals_after_s: float | None = None,
         nodes: int | None = None,
         load: Load = Load(),  # noqa: B008 - frozen
     ) -> None:
         self._kinds = kinds
         self._share = share
         self._lasts_min_s = lasts_min_s
+        self._heals_after_s = heals_after_s
         self._nodes = nodes
         self._load = load
 
@@ -203,7 +205,8 @@ class CapacitySimulation:
             burst=random.choice([0, 0, 150]),
         )
         names = [f"node-{number}" for number in range(1, load.nodes + 1)]
-        plan = swarm(seed, names, duration_s=random.choice([10.0, 20.0]), kinds=self._kinds, share=self._share)
+        duration_s = random.choice([10.0, 20.0]) if self._heals_after_s is None else self._heals_after_s
+        plan = swarm(seed, names, duration_s=duration_s, kinds=self._kinds, share=self._share)
         faults = (
             msgspec.structs.replace(fault, duration_s=max(fault.duration_s, self._lasts_min_s)) for fault in plan.faults
         )

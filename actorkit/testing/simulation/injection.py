@@ -132,7 +132,7 @@ def _pause_at_step(world: World, fault: Fault) -> End:
         world.loop.pause(process)
         if over:
             # Many steps take longer than a short fault, which lasts for as long as was said all the same.
-            lasts_s = min(fault.duration_s, world.plan.heal_at_s - world.loop.now_s)
+            lasts_s = min(fault.duration_s, world.heal_at_s - world.loop.now_s)
             world.loop.call_in(world.loop.world, max(0.0, lasts_s), world.loop.resume, process)
 
     def end() -> None:
@@ -326,6 +326,7 @@ class Injector:
     def __init__(self, world: World, plan: FaultPlan) -> None:
         self._world = world
         self._ends: dict[int, Callable[[], None]] = {}
+        world.heal_at_s = world.loop.now_s + plan.heal_at_s
         self.healed = False
         self.begun: list[Fault] = []
         """The faults that have begun, in order."""

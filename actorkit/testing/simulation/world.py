@@ -69,6 +69,8 @@ class World:
         """``repeat`` is the command that runs this again, for reports; ``lines_kept`` of the trace stay readable."""
         self.seed = seed
         self.plan = plan
+        self.heal_at_s = 0.0
+        """When the plan that is being followed, which begins when the nodes are up, is over."""
         self.repeat = repeat
         self.loop = SimulatedLoop(time_max_s=time_max_s)
         self.trace = Trace(lambda: self.loop.now_s, kept=lines_kept)
@@ -130,7 +132,7 @@ class World:
 
     async def healed(self) -> None:
         """Waits until the plan's faults have had their time. Then they all have ended, and whatever was down is up."""
-        await self.sleep_until(self.plan.heal_at_s)
+        await self.sleep_until(self.heal_at_s)
 
     async def sleep_until(self, true_s: float) -> None:
         """Until so much true time has passed since the beginning."""
