@@ -3,7 +3,7 @@
 A line of this list imports only from lines below it, and siblings (``|``) never from each other::
 
     testing                      (nothing in actorkit imports it)
-    cli → node → config
+    cli → node → clustering → config
     gateway
     sharding | projection | readmodel
     cluster
@@ -14,7 +14,7 @@ A line of this list imports only from lines below it, and siblings (``|``) never
 
 from actorkit.actor.actor import Actor
 from actorkit.actor.ref import ActorRef
-from actorkit.config import SystemSettings
+from actorkit.config import ClusterNode, SystemSettings
 from actorkit.errors import (
     ActorkitError,
     CallError,
@@ -40,6 +40,7 @@ __all__ = [
     "ActorSystem",
     "ActorkitError",
     "CallError",
+    "ClusterNode",
     "Event",
     "HandlerFailed",
     "IdempotencyKeyReused",

@@ -18,7 +18,9 @@ from actorkit.actor.actor import Actor
 from actorkit.actor.ref import ActorRef
 from actorkit.actor.runtime import ActorRuntime
 from actorkit.clock import Clock, Randomness, SystemClock, SystemRandomness
-from actorkit.config import SystemSettings
+from actorkit.cluster.member import Member
+from actorkit.clustering import Clustering
+from actorkit.config import ClusterNode, SystemSettings
 from actorkit.errors import ConfigurationError, DeclarationError, JournalFailed
 from actorkit.ids import NodeId, PersistenceId
 from actorkit.journal.protocols import ShardStatus, Store
@@ -35,6 +37,7 @@ from actorkit.persistence.state import State
 from actorkit.readmodel.follower import Follower
 from actorkit.readmodel.lww_map import LwwMap
 from actorkit.readmodel.view import View
+from actorkit.remoting.transport import Transport
 from actorkit.sharding.region import Region
 
 __all__ = ["ActorSystem", "run"]
@@ -46,6 +49,7 @@ S = TypeVar("S", bound=State)
 
 _log = structlog.get_logger("actorkit.node")
 _EXIT_STATUS_AFTER_FAILED_SYNC = 70
+_EXIT_STATUS_WHEN_DOWNED = 71
 _NOT_STARTED = "it has not been started"
 _GC_YOUNG_OBJECTS, _GC_MIDDLE_ROUNDS, _GC_OLD_ROUNDS = 20_000, 50, 100
 
@@ -59,6 +63,11 @@ def exit_process(error: JournalFailed) -> None:
     os._exit(_EXIT_STATUS_AFTER_FAILED_SYNC)
 
 
+def exit_downed(why: str) -> None:
+    """A node that its cluster has declared gone may come back only as a new process."""
+    os._exit(_EXIT_STATUS_WHEN_DOWNED)
+
+
 class ActorSystem:
     """Actors and entities of one process, on one journal.
 
@@ -69,8 +78,10 @@ class ActorSystem:
 
     ``journal`` is a URL (``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``) or a store. ``shards``
     is fixed when the journal is created; give it again only to have it checked. ``entities`` are the classes whose
-    published values are to be there from the start. ``on_fatal`` is called when the store failed in a way after which
-    the process must not go on; it ends the process unless given otherwise.
+    published values are to be there from the start; on a node of a cluster all classes that other nodes may send calls
+    for. ``cluster`` makes it a node of one; all its nodes have the same journal. ``on_fatal`` is called when the store
+    failed in a way after which the process must not go on, ``on_downed`` when the cluster has declared this node gone;
+    both end the process unless given otherwise.
     """
 
     def __init__(
@@ -80,10 +91,13 @@ class ActorSystem:
         name: str | None = None,
         shards: int | None = None,
         entities: Sequence[type[PersistentActor[Any, Any]]] = (),
+        cluster: ClusterNode | None = None,
         settings: SystemSettings = SystemSettings(),  # noqa: B008 - frozen
         clock: Clock | None = None,
         randomness: Randomness | None = None,
+        transport: Transport | None = None,
         on_fatal: Callable[[JournalFailed], None] = exit_process,
+        on_downed: Callable[[str], None] = exit_downed,
     ) -> None:
         self._clock = clock or SystemClock()
         self._randomness = randomness or SystemRandomness()
@@ -91,7 +105,10 @@ class ActorSystem:
         self._wanted_shards = shards
         self._entities = entities
         self.settings = settings
+        self._cluster_node = cluster
+        self._transport = transport
         self._on_fatal = on_fatal
+        self._on_downed = on_downed
         self.node = NodeId(name or socket.gethostname(), self._randomness.token(8).hex())
         self.counters = Counters()
         self._maps: dict[tuple[str, str], LwwMap[Any]] = {}
@@ -104,6 +121,8 @@ class ActorSystem:
         self.writer: GroupCommit
         self.region: Region
         self.snapshots: SnapshotWriter
+        self.clustering: Clustering | None = None
+        """Its part in a cluster, if it is a node of one; for experts."""
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
@@ -125,6 +144,10 @@ class ActorSystem:
         self._maps.clear()
         self._followers.clear()
         persistence = self.settings.persistence
+        clustering = self.clustering = self._new_clustering()
+        if clustering is not None:
+            await clustering.listen()
+            opened.push_async_callback(clustering.close)
         self.runtime = ActorRuntime(
             clock=self._clock, randomness=self._randomness, settings=self.settings.actors, name=self.node.name
         )
@@ -145,6 +168,7 @@ class ActorSystem:
             clock=self._clock,
             settings=self.settings.sharding,
             taken_over=self._taken_over,
+            may_hold=(lambda: True) if clustering is None else clustering.may_hold_leases,
         )
         self.region.start(
             EntityServices(
@@ -164,12 +188,35 @@ class ActorSystem:
                 system=self,
             )
         )
-        opened.push_async_callback(self.region.stop)
+        opened.push_async_callback(self._stop_region)
+        if clustering is not None:
+            await clustering.start(self.region, self.store.shards)
         opened.callback(self._stop_following)
         for cls in self._entities:
             entity_type = self.region.register(cls)
             self._follow(entity_type, entity_type.published)
         self._stage = ""
+
+    def _new_clustering(self) -> Clustering | None:
+        if self._cluster_node is None:
+            return None
+        return Clustering(
+            self._cluster_node,
+            node=self.node,
+            settings=self.settings,
+            clock=self._clock,
+            randomness=self._randomness,
+            transport=self._transport,
+            downed=self._on_downed,
+        )
+
+    async def _stop_region(self) -> None:
+        clustering = self.clustering
+        if clustering is not None and clustering.started:
+            await clustering.leave()
+        await self.region.stop()
+        if clustering is not None and clustering.started:
+            await clustering.stop()
 
     async def stop(self) -> None:
         """Lets calls in progress end, within bounds, gives everything up in order and closes the journal."""
@@ -189,8 +236,19 @@ class ActorSystem:
         await self.stop()
 
     async def own_all_shards(self) -> None:
-        """Acquires every shard now, rather than with its first call. Returns when all are owned."""
-        await self.region.own_all()
+        """Acquires every shard now, rather than with its first call. Returns when all are owned.
+
+        In a cluster shards are acquired by themselves: returns when this node is a member and serves its share.
+        """
+        if self.clustering is None:
+            await self.region.own_all()
+        else:
+            await self.clustering.served()
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The nodes of the cluster, as this one sees it, by name; without a cluster there are none."""
+        return () if self.clustering is None else self.clustering.cluster.members
 
     @property
     def ready(self) -> str | None:
@@ -199,6 +257,8 @@ class ActorSystem:
             return f"the journal has failed: {self._failed}"
         if self._stage:
             return self._stage
+        if self.clustering is not None and (reason := self.clustering.not_ready) is not None:
+            return reason
         if any(follower.busy for follower in self._followers):
             return "its read model is catching up with the journal"
         return None
@@ -308,7 +368,7 @@ class ActorSystem:
                 page_events=page_events,
                 fatal=self._fail,
                 owner=str(self.node),
-                poll_s=None,
+                poll_s=None if self.clustering is None else self.settings.readmodel.follow_s,
             )
             self._followers.append(follower)
 

@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"saga", "verify", "geo"}),
     frozenset({"gateway"}),
     frozenset({"config"}),
+    frozenset({"clustering"}),
     frozenset({"node"}),
     frozenset({"cli"}),
     frozenset({"testing"}),

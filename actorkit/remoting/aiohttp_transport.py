@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import structlog
@@ -49,14 +49,14 @@ class _Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        self.socket = transport
-        self._admitted = self._server.begin(self, _host_of(transport))
+        # uvloop's transports do not derive from asyncio's.
+        self.socket = cast("asyncio.Transport", transport)
+        self._admitted = self._server.begin(self, _host_of(self.socket))
         if not self._admitted:
-            transport.abort()
+            self.socket.abort()
             return
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._server.settings.handshake_timeout_s, transport.abort)
+        self._deadline = loop.call_later(self._server.settings.handshake_timeout_s, self.socket.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.upgraded()
@@ -114,7 +114,10 @@ class _Server(web.Server):
         if not self._admit(source):
             return False
         if len(self._begun) >= self.settings.unauthenticated_max:
-            next(iter(self._begun)).socket.abort()
+            oldest = next(iter(self._begun))
+            # At once, and not when the loop gets to say that it is lost: more may come until then.
+            del self._begun[oldest]
+            oldest.socket.abort()
         self._begun[protocol] = None
         return True
 

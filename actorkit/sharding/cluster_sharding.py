@@ -121,10 +121,11 @@ class ClusterSharding:
         me = self._cluster.myself.node
         return any(member.node != me for member in self._cluster.up)
 
-    @property
-    def settled(self) -> bool:
-        """Whether every shard that should be owned here is, and is served."""
-        return all(phase in (Phase.OWNED, Phase.RELEASED) for phase in self.ownership.phases.values())
+    async def served(self) -> None:
+        """Returns when every shard that should be owned here is."""
+        self._place()
+        while Phase.WANTED in self.ownership.phases.values():
+            await asyncio.sleep(_POLL_S)
 
     def lost_contact(self, address: str) -> None:
         """The connection to a node has broken, or none can be made."""

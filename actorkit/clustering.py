@@ -1,0 +1,139 @@
+"""Clustering: what makes one system a node of a cluster, wired together: remoting, membership, sharding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from actorkit.clock import Clock, Randomness
+from actorkit.cluster.cluster import Cluster
+from actorkit.cluster.events import ClusterEvent, Downed
+from actorkit.config import ClusterNode, SystemSettings
+from actorkit.ids import NodeId
+from actorkit.remoting.aiohttp_transport import AiohttpTransport
+from actorkit.remoting.events import Connected, PeerEvent
+from actorkit.remoting.remoting import Remoting
+from actorkit.remoting.transport import Transport
+from actorkit.sharding.cluster_sharding import ClusterSharding
+from actorkit.sharding.region import Region
+
+__all__ = ["Clustering"]
+
+_log = structlog.get_logger("actorkit.clustering")
+
+
+class Clustering:
+    """One node's part in its cluster."""
+
+    def __init__(
+        self,
+        options: ClusterNode,
+        *,
+        node: NodeId,
+        settings: SystemSettings,
+        clock: Clock,
+        randomness: Randomness,
+        transport: Transport | None,
+        downed: Callable[[str], None],
+    ) -> None:
+        """``downed(why)`` is called when this incarnation is no member any more and never will be.
+
+        Raises ``ConfigurationError``.
+        """
+        self._options = options
+        self._settings = settings
+        self._node = node
+        self._clock = clock
+        self._randomness = randomness
+        self._downed = downed
+        self.remoting = Remoting(
+            node=node,
+            address=options.advertise or options.remoting,
+            cluster=options.cluster,
+            transport=transport or AiohttpTransport(settings.remoting, tls=options.tls),
+            randomness=randomness,
+            secret=options.secret,
+            listen=options.remoting,
+            settings=settings.remoting,
+        )
+        self.cluster: Cluster
+        self.sharding: ClusterSharding
+        self.started = False
+
+    def may_hold_leases(self) -> bool:
+        """Whether this node sees a majority of the members that it knows."""
+        return self.started and self.cluster.majority
+
+    async def listen(self) -> None:
+        """Raises ``OSError`` where the address cannot be had."""
+        await self.remoting.start()
+
+    async def start(self, region: Region, shards: int) -> None:
+        """Begins to look for the cluster, with a region that has been started."""
+        options, remoting = self._options, self.remoting
+        self.cluster = Cluster(
+            remoting,
+            node=self._node,
+            clock=self._clock,
+            randomness=self._randomness,
+            seeds=options.seeds,
+            roles=options.roles,
+            weight=options.weight,
+            labels=options.labels,
+            settings=self._settings.cluster,
+        )
+        self.sharding = ClusterSharding(
+            region,
+            remoting,
+            self.cluster,
+            shards=shards,
+            settings=self._settings.sharding,
+            randomness=self._randomness,
+        )
+        self.cluster.subscribe(self._changed)
+        remoting.subscribe(self._peer_changed)
+        self.started = True
+        await self.cluster.start()
+
+    async def served(self) -> None:
+        """Returns when this node is a member and serves the shards that it should. Raises ``NotJoined`` if it never
+        will be one."""
+        await self.cluster.join()
+        await self.sharding.served()
+
+    async def leave(self) -> None:
+        """From now on others take over; returns when they have all, within bounds."""
+        if self.cluster.downed is None:
+            self.cluster.leave()
+            await self.sharding.hand_over()
+
+    async def stop(self) -> None:
+        """Says good-bye. The region has stopped."""
+        self.sharding.close()
+        await self.cluster.stop()
+        self.started = False
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.remoting.stop()
+
+    @property
+    def not_ready(self) -> str | None:
+        """``None`` once this node is a member; else why it is not."""
+        if self.cluster.downed is not None:
+            return f"it is no member of the cluster any more: {self.cluster.downed}"
+        state = self.cluster.joining_state
+        return f"it is joining the cluster: {state}" if state else None
+
+    def _peer_changed(self, event: PeerEvent) -> None:
+        if isinstance(event, Connected):
+            self.cluster.peer_connected(event.node, event.address)
+        else:
+            self.sharding.lost_contact(event.address)
+            self.cluster.peer_lost(event.address)
+
+    def _changed(self, event: ClusterEvent) -> None:
+        if isinstance(event, Downed):
+            _log.critical("clustering.downed", node=str(self._node), why=event.why)
+            self._downed(event.why)
