@@ -359,7 +359,7 @@ def test_a_handshake_has_a_deadline_in_every_state() -> None:
         assert association.state is state
         assert association.next_tick_s == SETTINGS.handshake_timeout_s
         association.tick(SETTINGS.handshake_timeout_s)
-        assert association.state is State.ENDED
+        assert "took more than" in association.why
 
 
 def test_a_farewell_is_told_from_a_break() -> None:
