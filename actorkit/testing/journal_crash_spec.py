@@ -57,6 +57,7 @@ async def logs_of(store: Store) -> list[list[Recorded]]:
     return [await store.read_log(shard, after=0, limit=10_000) for shard in range(SHARDS)]
 
 
+@pytest.mark.asyncio
 class JournalCrashSpec:
     """What every durable ``Store`` has after a crash. A subclass gives the fixtures ``make`` and ``crash``."""
 

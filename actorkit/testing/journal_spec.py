@@ -1,6 +1,6 @@
 """The contract of a journal, as tests: for authors of backends.
 
-Subclass ``JournalSpec``, say how to make a store, and let pytest (with pytest-asyncio in auto mode) collect it::
+Subclass ``JournalSpec``, say how to make a store, and let pytest (with pytest-asyncio) collect it::
 
     class TestMyJournal(JournalSpec):
         @pytest.fixture
@@ -110,6 +110,7 @@ def outcome_of(
     )
 
 
+@pytest.mark.asyncio
 class JournalSpec:
     """What every ``Store`` does. A subclass gives the fixture ``make``."""
 
