@@ -127,6 +127,8 @@ class SqliteJournal:
                 hint="before 3.51.3, other programs that write to the file while it is in use may corrupt it",
             )
         writer = SqliteWriter(self._file, self._settings)
+        # What an earlier loop has left behind will never end.
+        self._snapshots = None
         try:
             self._shards, self._generation = await writer.open(shards)
             self._appender = Appender(shards=self._shards, settings=self._settings)
@@ -252,12 +254,13 @@ class SqliteJournal:
         group = self._snapshots
         if group is None:
             group = self._snapshots = _SnapshotGroup()
-            group.task = asyncio.create_task(self._save_snapshots(group))
-            group.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         if len(group.snapshots) >= _SNAPSHOTS_AT_ONCE:
             raise JournalUnavailable(f"{self._file}: {_SNAPSHOTS_AT_ONCE} snapshots are waiting already")
+        # Before there is a task, which begins at once where the loop's tasks do.
         group.snapshots.append((snapshot, keep))
-        assert group.task is not None
+        if group.task is None:
+            group.task = asyncio.create_task(self._save_snapshots(group))
+            group.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(group.task)
 
     async def _save_snapshots(self, group: _SnapshotGroup) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -181,6 +181,8 @@ def main() -> None:
         # Nobody waits for the answer any more.
         _log.debug("journal.append_process_left_alone")
     process.close()
+    with suppress(ConnectionError):
+        target.close()
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class GroupCommit:
         if self._stopped is None:
             self._stopped = JournalUnavailable("the writer is closed: the append was not stored")
         if self._in_flight is not None or self._queue:
-            self._idle = asyncio.Event()
+            self._idle = self._idle or asyncio.Event()
             try:
                 async with asyncio.timeout(self._settings.close_timeout_s):
                     await self._idle.wait()

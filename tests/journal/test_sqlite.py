@@ -23,7 +23,7 @@ from actorkit.errors import (
     JournalUnavailable,
     NamespaceMismatch,
 )
-from actorkit.journal import sqlite_connection, sqlite_lock
+from actorkit.journal import sqlite_connection, sqlite_lock, sqlite_tables
 from actorkit.journal.protocols import Acquired, Appended, Conflict, Fenced, Held, Refused, StoredSnapshot
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite import SqliteJournal
@@ -641,3 +641,44 @@ async def test_too_many_waiting_writes_are_unavailable(journal: SqliteJournal, f
         assert all(isinstance(task.exception(), JournalUnavailable) for task in done)
     await asyncio.wait(waiting_still)
     await journal.close()
+
+
+async def test_a_snapshot_is_in_the_transaction_that_is_waited_for_also_where_tasks_begin_at_once(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins_at_once = getattr(asyncio, "eager_task_factory", None)
+    if begins_at_once is None:
+        pytest.skip("version: Python 3.12 has tasks that begin at once")
+    saved: list[int] = []
+    monkeypatch.setattr(sqlite_tables, "save_snapshots", lambda db, snapshots: saved.append(len(snapshots)))
+
+    async def at_once(body: Callable[[Any], None], *, pages: Callable[[], int]) -> None:
+        body(None)
+
+    monkeypatch.setattr(journal._writer, "run", at_once)
+    asyncio.get_running_loop().set_task_factory(begins_at_once)
+    await journal.save_snapshot(StoredSnapshot("pool/a", 1, 1, b""), keep=1)
+    asyncio.get_running_loop().set_task_factory(None)
+    assert saved == [1]
+
+
+def test_snapshots_that_one_loop_has_left_behind_do_not_hold_up_the_next(file: Path) -> None:
+    journal = SqliteJournal(file)
+
+    async def left_behind() -> None:
+        await journal.open(SHARDS)
+        await journal._snapshots_turn.acquire()
+        saving = asyncio.ensure_future(journal.save_snapshot(StoredSnapshot("pool/a", 1, 1, b""), keep=1))
+        await asyncio.sleep(0)
+        saving.cancel()
+        await journal.close()
+
+    async def go_on() -> None:
+        await journal.open(SHARDS)
+        journal._snapshots_turn.release()
+        await asyncio.wait_for(journal.save_snapshot(StoredSnapshot("pool/a", 2, 1, b""), keep=1), 10)
+        assert [snapshot.sequence for snapshot in await journal.load_snapshots("pool/a")] == [2]
+        await journal.close()
+
+    asyncio.run(left_behind())
+    asyncio.run(go_on())

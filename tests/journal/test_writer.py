@@ -56,6 +56,15 @@ async def journal() -> HeldJournal:
 Outcome = AppendResult | JournalError
 
 
+async def test_closing_twice_at_once_ends_both(journal: HeldJournal) -> None:
+    writer = GroupCommit(journal, settings=WriterSettings(close_timeout_s=3600))
+    writer.submit(one(0), lambda outcome: None)
+    closing = [asyncio.ensure_future(writer.close()) for _ in range(2)]
+    await turns()
+    journal.gates[0].set_result(None)
+    await asyncio.wait_for(asyncio.gather(*closing), 10)
+
+
 async def test_the_next_batch_is_with_the_store_before_the_owners_of_the_last_one_are_told(
     journal: HeldJournal,
 ) -> None:
