@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from actorkit.clock import Clock, Randomness
 from actorkit.cluster.cluster import Cluster
 from actorkit.cluster.events import ClusterEvent, Downed
+from actorkit.cluster.seeds import resolve
 from actorkit.config import ClusterNode, SystemSettings
 from actorkit.ids import NodeId
 from actorkit.remoting.aiohttp_transport import AiohttpTransport
@@ -47,6 +48,7 @@ class Clustering:
         self._clock = clock
         self._randomness = randomness
         self._downed = downed
+        self._names_are_looked_up = transport is None
         self.remoting = Remoting(
             node=node,
             address=options.advertise or options.remoting,
@@ -82,6 +84,7 @@ class Clustering:
             weight=options.weight,
             labels=options.labels,
             settings=self._settings.cluster,
+            resolve=resolve if self._names_are_looked_up else _as_given,
         )
         self.sharding = ClusterSharding(
             region,
@@ -137,3 +140,8 @@ class Clustering:
         if isinstance(event, Downed):
             _log.critical("clustering.downed", node=str(self._node), why=event.why)
             self._downed(event.why)
+
+
+async def _as_given(seed: str) -> Sequence[str]:
+    """The addresses of a transport of one's own mean nothing to the system's resolver."""
+    return (seed,)

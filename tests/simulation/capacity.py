@@ -31,6 +31,7 @@ class CapacitySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How much is asked, and how quickly."""
 
     nodes: int = 1
+    clustered: bool = False
     clients: int = 5
     operations: int = 200
     """By all clients together."""
@@ -60,11 +61,12 @@ class Capacity:
         self.settings = settings
         self.world = World(
             seed,
-            NodeSettings(entities=self.entities, shards=4, system=settings.system),
+            NodeSettings(entities=self.entities, shards=4, system=settings.system, clustered=settings.clustered),
             nodes=settings.nodes,
             plan=plan,
             store=settings.store,
-            repeat=f"python -m tests.simulation.capacity --seed {seed} --nodes {settings.nodes}",
+            repeat=f"python -m tests.simulation.capacity --seed {seed} --nodes {settings.nodes}"
+            + (" --clustered" if settings.clustered else ""),
         )
         self.recorder = Recorder()
         self.findings: list[str] = []
@@ -195,13 +197,17 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--clustered", action="store_true", help="the nodes form a cluster")
+    parser.add_argument("--no-faults", action="store_true", help="nothing goes wrong")
     parser.add_argument("--plan", help="a file with the plan of faults, rather than the one drawn from the seed")
     parser.add_argument("--history", help="where to write the operations, as JSON lines")
     parser.add_argument("--watch", action="store_true", help="print everything that happens")
     chosen = parser.parse_args(argv)
     names = [f"node-{number}" for number in range(1, chosen.nodes + 1)]
     plan = swarm(chosen.seed, names) if chosen.plan is None else FaultPlan.decode(Path(chosen.plan).read_bytes())
-    capacity = Capacity(chosen.seed, plan, CapacitySettings(nodes=chosen.nodes))
+    if chosen.no_faults:
+        plan = FaultPlan()
+    capacity = Capacity(chosen.seed, plan, CapacitySettings(nodes=chosen.nodes, clustered=chosen.clustered))
     if chosen.watch:
         capacity.world.trace.watch = lambda at_s, line: print(f"{at_s:12.6f}  {line}")
     history = capacity.run()

@@ -33,7 +33,7 @@ from tests.simulation.capacity import Capacity, CapacitySettings
 from tests.simulation.hazards import Hazards, Meter, Sink
 from tests.simulation.judging import judge
 
-__all__ = ["CAPACITY", "CapacitySimulation", "Load"]
+__all__ = ["CAPACITY", "CLUSTER", "CapacitySimulation", "Load"]
 
 _LOOK_EVERY_S = 0.25
 _MAILBOX, _PENDING, _QUEUE, _ENTITIES = 40, 30, 60, 4
@@ -43,6 +43,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much is asked of the service, and of which store."""
 
     nodes: int = 1
+    clustered: bool = False
+    """Whether the nodes form a cluster. Else each takes what it can get."""
     clients: int = 4
     operations: int = 120
     pools: int = 3
@@ -66,6 +68,7 @@ class _Run(Capacity):
         load = trial.settings
         settings = CapacitySettings(
             nodes=load.nodes,
+            clustered=load.clustered,
             clients=load.clients,
             operations=load.operations,
             pools=load.pools,
@@ -197,6 +200,8 @@ class CapacitySimulation:
         """One to three nodes, few or many clients, slow and quick ones."""
         random = stream(seed, "trial")
         nodes = random.randint(1, 3)
+        if self._load.clustered:
+            nodes += 2
         load = msgspec.structs.replace(
             self._load,
             nodes=nodes if self._nodes is None else self._nodes,
@@ -263,10 +268,11 @@ class CapacitySimulation:
                     yield msgspec.structs.replace(load, **{name: less})
 
     def repeat(self, seed: int) -> str:
-        return f"python -m tests.simulation.trials --seed {seed}"
+        return f"python -m tests.simulation.trials --seed {seed}{' --cluster' if self._load.clustered else ''}"
 
 
 CAPACITY = CapacitySimulation()
+CLUSTER = CapacitySimulation(load=Load(clustered=True))
 
 
 def main(argv: list[str]) -> int:
@@ -274,11 +280,12 @@ def main(argv: list[str]) -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="run the trial of this seed")
     which.add_argument("--case", type=Path, help="run the trial in this file, as shrinking has written it")
+    parser.add_argument("--cluster", action="store_true", help="of the trials in which the nodes form a cluster")
     parser.add_argument("--watch", action="store_true", help="print everything that happens")
     parser.add_argument("--history", type=Path, help="where to write the operations, as JSON lines")
     chosen = parser.parse_args(argv)
     if chosen.case is None:
-        trial = CAPACITY.trial(chosen.seed)
+        trial = (CLUSTER if chosen.cluster else CAPACITY).trial(chosen.seed)
     else:
         trial = Case.decode(chosen.case.read_bytes(), Load).trial
     result, run = CAPACITY.ran(trial, watch=chosen.watch)

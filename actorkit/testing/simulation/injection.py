@@ -30,7 +30,7 @@ def _node(world: World, fault: Fault) -> Node:
 
 
 def _pairs(world: World, target: str, *, to: bool, back: bool) -> list[tuple[str, str]]:
-    others = [address for address in world.network.addresses if address != target]
+    others = [address for address in world.network.machines if address != target]
     ways = [(other, target) for other in others] if to else []
     return ways + ([(target, other) for other in others] if back else [])
 

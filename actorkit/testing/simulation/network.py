@@ -1,9 +1,10 @@
 """Network: messages between simulated processes, with all that networks do to them.
 
-An address is a node or a client; at most one process listens at it. Messages of one connection between two addresses
-arrive in the order in which they were sent; those of different connections, or of none, overtake each other. A link may
-be cut in one direction, in both, or between some pairs only. A message to an address where nobody listens is refused,
-if the sender has asked to hear of that, as a TCP connection is.
+An address is a machine's name, which may be followed by a port (``node-1:9080``); at most one process listens at it.
+Messages of one connection between two addresses arrive in the order in which they were sent; those of different
+connections, or of none, overtake each other. A link between machines may be cut in one direction, in both, or between
+some pairs only. A message to an address where nobody listens is refused, if the sender has asked to hear of that, as a
+TCP connection is.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ class Network:
         self._last_s: dict[tuple[str, str, int], float] = {}
 
     @property
-    def addresses(self) -> list[str]:
+    def machines(self) -> list[str]:
         """Where somebody listens, or has listened."""
-        return list(self._listeners)
+        return list(dict.fromkeys(map(_machine, self._listeners)))
 
     def listen(
         self, address: str, receive: Receive, *, process: Process | None = None, refused: Refused | None = None
@@ -116,7 +117,7 @@ class Network:
             self._loop.call_in(listener[0], delay_s, self._arrive, source, target, message, listener[1])
 
     def _arrive(self, source: str, target: str, message: bytes, receive: Receive) -> None:
-        if why := self.faults.cut.get((source, target)):
+        if why := self.faults.cut.get((_machine(source), _machine(target))):
             self.did.update(why)
             self._drop(source, target, "cut")
             return
@@ -125,7 +126,7 @@ class Network:
 
     def _refuse(self, source: str, target: str, message: bytes) -> None:
         sender = self._listeners.get(source)
-        if sender is None or sender[2] is None or (source, target) in self.faults.cut:
+        if sender is None or sender[2] is None or (_machine(source), _machine(target)) in self.faults.cut:
             self._drop(source, target, "refused")
             return
         low_s, high_s = self._settings.delay_s
@@ -139,7 +140,9 @@ class Network:
     # ---------------------------------------------------------------------------------------------------------- links
 
     def cut(self, source: str, target: str, why: str = "partition") -> None:
-        """Nothing passes in this direction until it is mended as often as it was cut. What is on its way is lost.
+        """Between two machines nothing passes in this direction until it is mended as often as it was cut.
+
+        What is on its way is lost.
 
         ``why`` is the kind of fault that counts what is lost as its own.
         """
@@ -152,3 +155,7 @@ class Network:
             reasons.remove(why)
         if not reasons:
             self.faults.cut.pop((source, target), None)
+
+
+def _machine(address: str) -> str:
+    return address.partition(":")[0]

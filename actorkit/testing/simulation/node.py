@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actorkit.config import SystemSettings
+from actorkit.config import ClusterNode, SystemSettings
 from actorkit.errors import JournalError, JournalFailed
 from actorkit.node import ActorSystem
 from actorkit.persistence.actor import PersistentActor
@@ -17,6 +17,7 @@ from actorkit.testing.simulation.clients import Door
 from actorkit.testing.simulation.connection import Connection
 from actorkit.testing.simulation.process import MachineClock, Process
 from actorkit.testing.simulation.randomness import SeededRandomness, stream
+from actorkit.testing.simulation.transport import SimulatedTransport
 
 if TYPE_CHECKING:
     from random import Random
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "NodeSettings"]
 
+_REMOTING_PORT = 9080
+_SECRET = "the same on all simulated nodes"
+
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What runs on every node."""
@@ -32,6 +36,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     entities: Sequence[type[PersistentActor[Any, Any]]] = ()
     shards: int = 8
     system: SystemSettings = SystemSettings()
+    clustered: bool = False
+    """Whether the nodes form a cluster. Else each takes the shards that it is asked for, when it can have them."""
     restart_s: tuple[float, float] = (0.05, 1.0)
     """How long whatever watches over a process takes to start it again, once it has ended by itself."""
 
@@ -81,13 +87,26 @@ class Node:
                     name=self.name,
                     shards=settings.shards,
                     entities=settings.entities,
+                    cluster=self._cluster_node() if settings.clustered else None,
+                    transport=SimulatedTransport(world.loop, world.network, self.address),
                     settings=settings.system,
                     clock=self.clock,
                     randomness=SeededRandomness(stream(world.seed, f"{self.name}/{self.lives}")),
                     on_fatal=partial(self._fatal, process),
+                    on_downed=partial(self._ended, process),
                 )
             )
         world.loop.start_in(process, self._live(process, system), name=f"{self.name}.main")
+
+    @property
+    def address(self) -> str:
+        """Where the other nodes reach it."""
+        return f"{self.name}:{_REMOTING_PORT}"
+
+    def _cluster_node(self) -> ClusterNode:
+        return ClusterNode(
+            remoting=self.address, seeds=tuple(node.address for node in self._world.nodes), secret=_SECRET
+        )
 
     async def _live(self, process: Process, system: ActorSystem) -> None:
         world = self._world
