@@ -16,8 +16,8 @@ from math import inf
 from typing import NamedTuple
 
 from actorkit.clock import Randomness
-from actorkit.cluster.downing import is_majority
-from actorkit.cluster.messages import Join, Waiting
+from actorkit.cluster.member import Status
+from actorkit.cluster.messages import Join, Waiting, Welcome
 from actorkit.cluster.settings import JoiningSettings
 from actorkit.cluster.view import View
 from actorkit.ids import NodeId
@@ -58,6 +58,9 @@ class Joining:
         self._admitted: set[NodeId] = set()
         self._asked: list[NodeId] = []
         self._started_s = 0.0
+        self._found_s = 0.0
+        self._expected = 0
+        """How many members there are, by the word of the first that has welcomed this node."""
         self.found = False
         """Whether there is a cluster that this node belongs, or is to belong, to."""
         self.next_s = inf
@@ -91,8 +94,8 @@ class Joining:
         if not self.found:
             seeds, looking = ", ".join(self.others) or "(none)", ", ".join(sorted(self._waiting)) or "none"
             return f"no cluster found yet: of the seeds {seeds} these answer, and are looking for one too: {looking}"
-        voters = self._view.facts.voters
-        return f"waiting to be admitted: {len(self._admitted & voters)} of {len(voters)} members have done so"
+        others = self._view.present - 1
+        return f"waiting to be admitted: {len(self._admitted)} of {others} members have done so, more than half have to"
 
     # ------------------------------------------------------------------------------------------------------ searching
 
@@ -106,8 +109,8 @@ class Joining:
             return [(seed, self._join(seed)) for seed in self.others]
         self.next_s = now_s + self._settings.admissions_interval_s
         if not self._asked:
-            voters = self._view.facts.voters
-            wanted = [each for each in self._view if each.node in voters and each.node not in self._admitted]
+            known = {*self._admitted, self._view.node}
+            wanted = [each for each in self._view if each.node not in known]
             self._asked = [each.node for each in sorted(wanted, key=lambda each: (each.reachable, each.node))]
         asks: list[tuple[str, Join]] = []
         while self._asked and len(asks) < self._settings.admissions_batch:
@@ -173,19 +176,40 @@ class Joining:
 
     # ------------------------------------------------------------------------------------------------------- admission
 
-    def welcomed(self, now_s: float, by: NodeId, address: str, seed: str) -> None:
+    def welcomed(self, now_s: float, by: NodeId, address: str, welcome: Welcome) -> None:
         """A member has admitted this node."""
-        if seed in self._seeds:
-            self._known_as[seed] = address
+        if welcome.seed in self._seeds:
+            self._known_as[welcome.seed] = address
         self._admitted.add(by)
         if not self.found:
             self.found = True
-            self.next_s = now_s
+            self.next_s = self._found_s = now_s
+            self._expected = welcome.members
 
-    def admitted(self) -> bool:
-        """Whether a majority of the members has admitted this node."""
-        voters = self._view.facts.voters
-        return self.found and bool(voters) and is_majority(frozenset(self._admitted), voters)
+    def admitted(self, now_s: float) -> bool:
+        """Whether more than half of the members have admitted this node: of those that have been admitted themselves,
+        and of all, since others that are joining may already count elsewhere."""
+        if not self.found or (self._view.present < self._expected and not self._late(now_s)):
+            return False
+        others = {member.node: member.status for member in self._view if member.node != self._view.node}
+        settled = [node for node, status in others.items() if status is not Status.JOINING]
+        return all(2 * len(self._admitted.intersection(some)) > len(some) for some in (settled, others))
+
+    def stranded(self, now_s: float) -> bool:
+        """Whether this node was welcomed by a cluster that is no more: nobody is left who could admit it."""
+        settled = any(member.status is not Status.JOINING for member in self._view)
+        return self.found and not settled and self._late(now_s)
+
+    def _late(self, now_s: float) -> bool:
+        """Whether who the members are must have been told by now, if it will be."""
+        return now_s > self._found_s + self._settings.heard_for_s
+
+    def search_again(self, now_s: float) -> None:
+        """As if this node had just started."""
+        self.found = False
+        self._started_s = self.next_s = now_s
+        self._admitted.clear()
+        self._asked.clear()
 
     def ended(self) -> None:
         """This node is up: nothing more is to be asked."""

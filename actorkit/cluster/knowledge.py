@@ -38,11 +38,11 @@ class Knowledge:
 
     # ---------------------------------------------------------------------------------------------------- from others
 
-    def learn(self, now_s: float, report: Member) -> None:
-        """Somebody says this of a member."""
+    def learn(self, now_s: float, report: Member, *, news: bool = True) -> None:
+        """Somebody says this of a member. ``news``: others are to be told, if it is new here."""
         me = self.view.myself
         if report.node != me.node:
-            self._put(now_s, report)
+            self._put(now_s, report, news=news)
         elif me.gone:
             return
         elif report.status is Status.DOWN:
@@ -89,12 +89,13 @@ class Knowledge:
         """This node itself has stood still for so long."""
         self._suspicions.postpone(by_s)
 
-    def _put(self, now_s: float, report: Member) -> None:
+    def _put(self, now_s: float, report: Member, *, news: bool = True) -> None:
         change = self.view.put(now_s, report)
         if change is None:
             return
         before, record = change
-        self.news.add(record.node)
+        if news:
+            self.news.add(record.node)
         self._suspicions.observe(now_s, record)
         self.events.extend(events_of(before, record))
         fresh = before is None or before.reachability is Reachability.REACHABLE or before.version != record.version

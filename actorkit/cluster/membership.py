@@ -15,7 +15,7 @@ and the question was sent after the old one had been heard of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from actorkit.clock import Randomness
@@ -56,7 +56,7 @@ class Membership:
         """Addresses of nodes that are unknown here although they seem to be members."""
         self._gossip_s = 0.0
         self._sync_s = inf
-        self._had_majority = False
+        self._had_majority: bool = False
         self._refusal = ""
         self._running = False
         self._messages: list[tuple[str, m.Message]] = []
@@ -204,7 +204,7 @@ class Membership:
         for node in self._knowledge.checks:
             self._prober.urge(node)
         self._knowledge.checks.clear()
-        if self._running and self.myself.status is Status.JOINING and joining.admitted():
+        if self._running and self.myself.status is Status.JOINING and joining.admitted(now_s):
             self._step(now_s, Change.ADMITTED)
             joining.ended()
         self._partition.observe(now_s, view.facts)
@@ -226,6 +226,8 @@ class Membership:
 
     def _seek(self, now_s: float) -> None:
         joining = self._joining
+        if joining.stranded(now_s):
+            joining.search_again(now_s)
         if (formed := joining.forms(now_s)) is not None and self.myself.status is Status.JOINING:
             self._begin(now_s)
             self._step(now_s, Change.ADMITTED)
@@ -260,7 +262,7 @@ class Membership:
         if rivals:
             return
         self._knowledge.learn(now_s, member)
-        self._send(address, m.Welcome(join.seed))
+        self._send(address, m.Welcome(join.seed, self._view.present))
         if join.members:
             self._tell_everything(now_s, address, answer=False)
 
@@ -268,7 +270,7 @@ class Membership:
         if self.myself.status is Status.JOINING:
             if not self._joining.found:
                 self._begin(now_s)
-            self._joining.welcomed(now_s, node, address, welcome.seed)
+            self._joining.welcomed(now_s, node, address, welcome)
 
     def _on_refused(self, address: str, refused: m.Refused) -> None:
         if self.myself.status is Status.JOINING and self._refusal != refused.why:
@@ -426,10 +428,13 @@ class Membership:
 
     # ------------------------------------------------------------------------------------------- learning, comparing
 
-    def _learn_all(self, now_s: float, address: str, reports: Iterable[Member]) -> None:
+    def _learn_all(self, now_s: float, address: str, reports: Sequence[Member]) -> None:
+        unknown = sum(self._view.get(report.node) is None for report in reports)
+        # Whole clusters that were unknown would keep real news waiting; comparisons tell the others of them.
+        news = unknown <= self._settings.gossip.updates_max
         stale: list[Member] = []
         for report in reports:
-            self._knowledge.learn(now_s, report)
+            self._knowledge.learn(now_s, report, news=news)
             if (known := self._knowledge.stale(now_s, report)) is not None:
                 stale.append(known)
         if stale:

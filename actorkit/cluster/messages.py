@@ -101,6 +101,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="cluster.welcome
     """You are known here, and will be to all."""
 
     seed: str
+    members: int
+    """How many members there are, of which ``Sync`` tells if that was asked for."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="cluster.refused"):

@@ -7,7 +7,9 @@ affordable. The network knows nothing of connections: every message may be lost,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from heapq import heappop, heappush
+from operator import xor
 from random import Random
 
 import msgspec
@@ -15,8 +17,9 @@ import msgspec
 from actorkit.cluster.events import ClusterEvent, Downed
 from actorkit.cluster.member import Member, Status
 from actorkit.cluster.membership import Membership
-from actorkit.cluster.messages import Message, Sync
+from actorkit.cluster.messages import Message
 from actorkit.cluster.settings import ClusterSettings
+from actorkit.cluster.view import _hash
 from actorkit.ids import NodeId
 
 __all__ = ["Life", "Village", "WithUniform"]
@@ -118,17 +121,18 @@ class Village:
         names = [f"n{number:04}" for number in range(count)]
         addresses = [f"{name}:9080" for name in names]
         lives = [self.new(name, addresses[:seeds]) for name in names]
-        members = tuple(msgspec.structs.replace(life.core.myself, status=Status.UP) for life in lives)
+        records = {life.node: msgspec.structs.replace(life.core.myself, status=Status.UP) for life in lives}
+        digest = reduce(xor, map(_hash, records.values()))
         for life in lives:
             self.at[life.address] = life
-            # As a node that finds nobody would: each begins a cluster, and then hears of the others.
+            # As a node that finds nobody would, each begins a cluster; that they know each other is put in by hand.
             life.core.start(self.now_s, ())
-            life.core.handle(self.now_s, members[0].node, members[0].address, Sync(members, 0, answer=False))
             life.core.seeds_found(life.seeds)
-            life.core.take_messages()
-            life.core.take_events()
-            self._wake(life)
-        self.run(5.0)
+            life.core._view._records = dict(records)
+            life.core._view._digest = digest
+            life.core._view._facts = life.core._view._reachable_others = None
+            self._drain(life)
+        self.run(3.0)
         for life in lives:
             life.log.clear()
         return lives
