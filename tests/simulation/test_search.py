@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +47,21 @@ def test_an_interrupt_ends_it_soon_with_all_that_was_run() -> None:
     assert {0, 10, 20} <= {failure.seed for failure in failures}
     assert tally.failing == len(failures)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="platform: there is no way to wait for a process")
+def test_where_it_is_killed_its_processes_end_too() -> None:
+    code = "from actorkit.testing.simulation.search import search; search('tests.simulation.toy:TELLING', range(9999))"
+    project = Path(__file__).parent.parent.parent
+    with subprocess.Popen([sys.executable, "-c", code], cwd=project, stderr=subprocess.PIPE, text=True) as searching:
+        assert searching.stderr is not None
+        worker = os.pidfd_open(int(searching.stderr.readline()))
+        try:
+            searching.kill()
+            ended, _, _ = select.select([worker], [], [], 60)
+            assert ended
+        finally:
+            os.close(worker)
 
 
 def test_what_a_trial_raises_is_what_it_has_found() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ import msgspec
 from actorkit.testing.simulation.faults import Fault, FaultPlan
 from actorkit.testing.simulation.trial import Finding, Result, Trial
 
-__all__ = ["QUIET", "RAISING", "SLOW", "TOY", "Asked", "Toy"]
+__all__ = ["QUIET", "RAISING", "SLOW", "TELLING", "TOY", "Asked", "Toy"]
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -89,4 +90,15 @@ class _Quiet(_Slow):
         return msgspec.structs.replace(super().trial(seed), plan=FaultPlan())
 
 
-TOY, RAISING, SLOW, QUIET = Toy(), _Raising(), _Slow(), _Quiet()
+class _Telling(Toy):
+    """Says by which process it is run, and goes on for a long time."""
+
+    def run(self, trial: Trial[Asked]) -> Result:
+        if trial.seed == 0:
+            sys.stderr.write(f"{os.getpid()}\n")
+            sys.stderr.flush()
+        time.sleep(0.05)
+        return super().run(trial)
+
+
+TOY, RAISING, SLOW, QUIET, TELLING = Toy(), _Raising(), _Slow(), _Quiet(), _Telling()

@@ -10,11 +10,12 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,6 +89,15 @@ def _begin(path: list[str], stop: Event) -> None:
     global _stop
     _stop = stop
     sys.path[:] = path
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Whoever collects may be killed; nobody would ever end those who wait for more seeds from it."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(name: str, seeds: range) -> tuple[Tally, list[Failure]]:
