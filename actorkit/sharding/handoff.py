@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from actorkit.sharding.messages import ShardAnswer, ShardReleased, Standing
 from actorkit.sharding.settings import ShardingSettings
@@ -148,15 +148,17 @@ Effect: TypeAlias = Want | Unwant | AskNow | Serve | Stop | CutOff | Release | S
 
 
 class _Shard:
-    __slots__ = ("askers", "holder", "phase", "placed", "shard", "tenure", "until_s")
+    __slots__ = ("askers", "holder", "phase", "placed", "shard", "since", "tenure", "until_s")
 
     def __init__(self, shard: int) -> None:
         self.shard = shard
         self.phase = Phase.ELSEWHERE
         self.placed = ""
         """The address of the node that should own it; empty: none can."""
+        self.since = 0
+        """The epoch since which the lease is ours without a break."""
         self.tenure = 0
-        """Of the present or the last ownership here."""
+        """The present or the last one here."""
         self.holder = ""
         """While it is wanted: who has the lease, by the store's account."""
         self.until_s = 0.0
@@ -164,6 +166,8 @@ class _Shard:
         """Nodes that wait to hear that it is owned here. At most one entry for each member."""
 
 
+_STINTS: Final = 1 << 20
+"""How often a node may begin to take calls of a shard within one unbroken ownership; once a second it lasts 12 days."""
 _OWNING = (Phase.OWNED, Phase.DRAINING, Phase.UNDOING, Phase.RELEASING)
 
 
@@ -256,10 +260,10 @@ class Handoffs:
             self._handle(now, each, Input.PLACED_HERE if here else Input.PLACED_ELSEWHERE)
         self._start(now)
 
-    def acquired(self, now: float, shard: int, tenure: int) -> None:
-        """The lease is ours, under ``Lease.unbroken_since``; perhaps as it was before."""
+    def acquired(self, now: float, shard: int, unbroken_since: int) -> None:
+        """The lease is ours, since that epoch; perhaps it was before, and still is."""
         each = self._shards[shard]
-        each.tenure = tenure
+        each.since = unbroken_since
         self._handle(now, each, Input.ACQUIRED)
         self._start(now)
 
@@ -358,6 +362,11 @@ class Handoffs:
         self._tell_askers(each)
 
     def _own(self, now: float, each: _Shard) -> None:
+        # Calls have been returned since it was last owned, if it was: later ones of the same sender may be on their way
+        # here, and must not be taken as if nothing had happened.
+        again = each.phase is not Phase.OWNED
+        each.tenure = max(each.since * _STINTS, each.tenure + again)
+        assert each.tenure // _STINTS == each.since, f"shard {each.shard} begins anew too often"
         each.phase = Phase.OWNED
         each.holder = ""
         self._moving.pop(each.shard, None)

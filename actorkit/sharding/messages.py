@@ -1,10 +1,14 @@
 """What regions tell each other: calls and their answers, and who owns a shard.
 
-A call goes only to a node that has said that it owns the shard, and names the **tenure** that it was told: the epoch
-since which that owner's ownership is unbroken (``Lease.unbroken_since``). An owner runs only calls that name its
-present tenure, and returns all others. So a copy of a call that was stuck on its way, or was left over at a former
-owner, never runs after another copy was sent elsewhere, and an owner need not look up whether a call that says it is
-the first copy has been run before.
+A call goes only to a node that has said that it owns the shard, and names the **tenure** that it was told. A tenure
+begins whenever a node begins to take calls of a shard: it has acquired the lease, or has it back before anybody else
+had it, or stays the owner after it had already begun to hand the shard off. Tenures of a shard only grow, from owner to
+owner and at each owner, since they are counted within the epoch since which ownership is unbroken. An owner runs only
+calls that name its present tenure, and returns all others. So
+
+- once a call was returned, none that was sent after it is taken before its sender knows, and none overtakes it;
+- a copy of a call that was stuck on its way, or was left over at a former owner, never runs after another copy was sent
+  elsewhere, and an owner need not look up whether a call that says it is the first copy has been run before.
 
 ::
 
@@ -74,7 +78,7 @@ class RemoteCall(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sh
     """Of this sending, given by the sender; the answer names it."""
     shard: _Count
     tenure: _Count
-    """Which ownership of the shard it is meant for: under another one it is returned."""
+    """The one that it is meant for: under another one it is returned."""
     entity_type: str
     entity_id: _EntityId
     handler: str
@@ -144,7 +148,7 @@ class ShardAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="s
     shard: _Count
     standing: Standing
     tenure: _Count = 0
-    """Of the ownership that is spoken of; what is said of an earlier one than the receiver knows of is old."""
+    """The one that is spoken of; what is said of an earlier one than the receiver knows of is old."""
     ask: str = ""
     """The address of a node that probably knows more. Empty: no idea."""
 

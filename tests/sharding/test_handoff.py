@@ -28,6 +28,8 @@ from actorkit.sharding.settings import ShardingSettings
 
 SETTINGS = ShardingSettings(handoffs_max=2)
 DRAIN_S = SETTINGS.handoff_drain_s
+T5, T6 = 5 << 20, 6 << 20
+"""The first tenures of the epochs 5 and 6."""
 
 
 class Bench:
@@ -68,25 +70,25 @@ def test_a_shard_goes_to_its_next_owner_step_by_step() -> None:
     handoffs = bench.handoffs
     assert bench.place("me", "x", "x", "x") == [Want(0)]
     handoffs.acquired(0, 0, 5)
-    assert handoffs.poll() == [Serve(0, 5)]
-    assert handoffs.accepts(0, 5)
-    assert not handoffs.accepts(0, 4), "a call that was meant for an earlier owner"
+    assert handoffs.poll() == [Serve(0, T5)]
+    assert handoffs.accepts(0, T5)
+    assert not handoffs.accepts(0, T5 - 1), "a call that was meant for an earlier owner"
     assert bench.place("x", "x", "x", "x") == [Stop(0, "x")]
-    assert not handoffs.accepts(0, 5)
-    assert handoffs.accepts(0, 5, within=True), "what is in progress waits for it"
-    assert handoffs.answer(0) == ShardAnswer(0, Standing.ELSEWHERE, 5, "x")
+    assert not handoffs.accepts(0, T5)
+    assert handoffs.accepts(0, T5, within=True), "what is in progress waits for it"
+    assert handoffs.answer(0) == ShardAnswer(0, Standing.ELSEWHERE, T5, "x")
     handoffs.drained(bench.now, 0)
     assert handoffs.poll() == [Release(0)]
     assert handoffs.owned == 1
     handoffs.released(bench.now, 0)
-    assert handoffs.poll() == [Say("x", ShardReleased(0, 5))]
+    assert handoffs.poll() == [Say("x", ShardReleased(0, T5))]
     assert handoffs.owned == 0
     assert bench.phase(0) is Phase.RELEASED
-    handoffs.told(bench.now, "x", ShardAnswer(0, Standing.OWNED, 5))
+    handoffs.told(bench.now, "x", ShardAnswer(0, Standing.OWNED, T5))
     assert bench.phase(0) is Phase.RELEASED, "that is our own tenure"
-    handoffs.told(bench.now, "x", ShardAnswer(0, Standing.OWNED, 6))
+    handoffs.told(bench.now, "x", ShardAnswer(0, Standing.OWNED, T6))
     assert bench.phase(0) is Phase.ELSEWHERE
-    assert handoffs.answer(0) == ShardAnswer(0, Standing.ELSEWHERE, 5, "z"), "what routing has learned"
+    assert handoffs.answer(0) == ShardAnswer(0, Standing.ELSEWHERE, T5, "z"), "what routing has learned"
 
 
 def test_few_shards_move_at_a_time_and_those_with_the_fewest_busy_entities_go_first() -> None:
@@ -95,8 +97,8 @@ def test_few_shards_move_at_a_time_and_those_with_the_fewest_busy_entities_go_fi
     assert bench.place("x", "x", "x", "x") == [Stop(1, "x"), Stop(3, "x")]
     bench.handoffs.drained(bench.now, 1)
     bench.handoffs.released(bench.now, 1)
-    assert bench.handoffs.poll() == [Release(1), Say("x", ShardReleased(1, 5))], "its next owner has not got it yet"
-    bench.handoffs.told(bench.now, "x", ShardAnswer(1, Standing.OWNED, 6))
+    assert bench.handoffs.poll() == [Release(1), Say("x", ShardReleased(1, T5))], "its next owner has not got it yet"
+    bench.handoffs.told(bench.now, "x", ShardAnswer(1, Standing.OWNED, T6))
     assert bench.handoffs.poll() == [Stop(2, "x")]
 
 
@@ -117,19 +119,21 @@ def test_what_does_not_end_in_time_is_undone_and_the_shard_goes_all_the_same() -
     assert bench.place("me", "x", "me", "me") == [Stop(1, "x")]
     assert bench.later(DRAIN_S / 2) == []
     assert bench.later(DRAIN_S / 2) == [CutOff(1)]
-    assert not bench.handoffs.accepts(1, 5, within=True)
+    assert not bench.handoffs.accepts(1, T5, within=True)
     assert bench.later(DRAIN_S) == [Release(1)]
     assert bench.handoffs.wake_s is None
 
 
-def test_a_shard_that_is_to_stay_after_all_goes_on_under_its_tenure() -> None:
+def test_a_shard_that_is_to_stay_after_all_goes_on_under_a_new_tenure() -> None:
+    """Of two calls of one sender the first may have been returned, and the second be on its way."""
     bench = Bench()
     bench.own_all()
     bench.place("x", "me", "me", "me")
     bench.handoffs.asked("y", [0])
-    assert bench.handoffs.poll() == [Say("y", ShardAnswer(0, Standing.ELSEWHERE, 5, "x"))]
-    assert bench.place("me", "me", "me", "me") == [Serve(0, 5)]
-    assert bench.handoffs.accepts(0, 5)
+    assert bench.handoffs.poll() == [Say("y", ShardAnswer(0, Standing.ELSEWHERE, T5, "x"))]
+    assert bench.place("me", "me", "me", "me") == [Serve(0, T5 + 1)]
+    assert not bench.handoffs.accepts(0, T5)
+    assert bench.handoffs.accepts(0, T5 + 1)
     assert bench.handoffs.wake_s is None
 
 
@@ -155,6 +159,23 @@ def test_a_lease_that_is_lost_ends_a_hand_off_and_is_wanted_back_only_where_it_b
     assert bench.handoffs.poll() == [Stop(1, "me"), Want(1)]
 
 
+def test_a_tenure_lasts_while_only_the_own_epoch_is_raised_and_nobody_else_can_have_had_the_shard() -> None:
+    bench = Bench()
+    bench.own_all()
+    bench.handoffs.acquired(bench.now, 0, 5)
+    assert bench.handoffs.poll() == [Serve(0, T5)]
+    bench.handoffs.acquired(bench.now, 0, 7)
+    assert bench.handoffs.poll() == [Serve(0, 7 << 20)]
+
+
+def test_a_lease_that_was_lost_and_had_back_begins_a_new_tenure() -> None:
+    bench = Bench()
+    bench.own_all()
+    bench.handoffs.lost(bench.now, 0)
+    bench.handoffs.acquired(bench.now, 0, 5)
+    assert bench.handoffs.poll() == [Stop(0, "me"), Want(0), Serve(0, T5 + 1)]
+
+
 def test_a_wanted_shard_that_belongs_elsewhere_is_not_wanted_any_more() -> None:
     bench = Bench()
     bench.place("me", "x", "x", "x")
@@ -174,8 +195,8 @@ def test_whoever_waits_for_a_shard_hears_when_it_is_owned() -> None:
     bench.handoffs.offered("x", 0)
     assert bench.handoffs.poll() == [AskNow(0)]
     bench.handoffs.acquired(bench.now, 0, 6)
-    owned = ShardAnswer(0, Standing.OWNED, 6)
-    assert bench.handoffs.poll() == [Serve(0, 6), Say("y", owned), Say("x", owned)]
+    owned = ShardAnswer(0, Standing.OWNED, T6)
+    assert bench.handoffs.poll() == [Serve(0, T6), Say("y", owned), Say("x", owned)]
     bench.handoffs.asked("y", [0])
     bench.handoffs.offered("x", 0)
     assert bench.handoffs.poll() == [Say("y", owned), Say("x", owned)]
@@ -190,7 +211,7 @@ def test_a_node_that_has_gone_is_not_told_anything_and_holds_nothing() -> None:
     bench.handoffs.forget("y")
     bench.handoffs.forget("x")
     bench.handoffs.acquired(bench.now, 0, 6)
-    assert bench.handoffs.poll() == [Serve(0, 6)]
+    assert bench.handoffs.poll() == [Serve(0, T6)]
 
 
 def test_a_shard_that_nobody_else_can_own_stays() -> None:
@@ -256,7 +277,7 @@ def test_whatever_happens_no_more_shards_move_than_may_and_the_phases_stay_true(
                     del held[effect.shard]
                     releasing.add(effect.shard)
                 case Serve():
-                    assert held[effect.shard] == effect.tenure
+                    assert held[effect.shard] == effect.tenure >> 20
                 case _:
                     pass
         phases = [handoffs.phase(each) for each in range(4)]
