@@ -219,7 +219,11 @@ def _changeable(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...] | None
     if is_value(cls):
         return ()
     if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.frozen:
-        fields = msgspec.structs.fields(cls)
+        try:
+            fields = msgspec.structs.fields(cls)
+        except NameError:
+            # Its annotations name what cannot be seen from here.
+            return None
         return tuple((field.name, _copier(field.type)) for field in fields if not is_value(field.type))
     return None
 

@@ -171,8 +171,8 @@ def is_value(declared: Any) -> bool:
     """Whether values of this type are immutable throughout, so that both sides may hold the same object."""
     try:
         return _is_value(declared)
-    except TypeError:
-        # An annotation that cannot be hashed: nothing is known of it.
+    except (TypeError, NameError):
+        # An annotation that cannot be hashed, or not be resolved from here: nothing is known of it.
         return False
 
 

@@ -107,8 +107,8 @@ async def test_one_that_does_not_answer_is_ended_by_force_and_the_thread_goes_on
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P11: it may have been stopped, with or without the lock; without it this process keeps its leases."""
-    monkeypatch.setattr(sqlite_process, "_SILENT_MAX_S", 0.2)
-    journal = await opened(file, busy_timeout_s=0.2)
+    monkeypatch.setattr(sqlite_process, "_SILENT_MAX_S", 0.5)
+    journal = await opened(file, busy_timeout_s=1.0)
     process_of(journal).send_signal(signal.SIGSTOP)
     with pytest.raises(AppendUncertain):
         await journal.append([some_append(0)])

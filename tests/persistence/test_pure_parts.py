@@ -349,3 +349,16 @@ def test_what_is_published_shares_no_container_with_the_state(empty: bool) -> No
     nested.setdefault("c", []).append(4)
     assert msgspec.json.encode(value) == before
     assert type(value) is _Shown
+
+
+def test_what_is_published_may_be_of_a_class_that_cannot_be_seen_from_elsewhere() -> None:
+    class Inner(msgspec.Struct, frozen=True):
+        sizes: list[int]
+
+    class Outer(msgspec.Struct, frozen=True):
+        inner: Inner
+
+    shown = Outer(Inner([1]))
+    value = published(lambda actor: shown).value(None)
+    assert value == shown
+    assert value.inner.sizes is not shown.inner.sizes
