@@ -42,6 +42,8 @@ class _Alarm:
         self._limit_s = limit_s
         self._armed = False
         signal.signal(signal.SIGALRM, self._ring)
+        # The thread that has started this process may have blocked it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
     def wait_for(self, enter: Callable[[], object]) -> None:
         """Calls ``enter``. Raises ``_NoTurn`` if it takes longer than the limit."""

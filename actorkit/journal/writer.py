@@ -87,8 +87,12 @@ class GroupCommit:
 
     @property
     def has_room(self) -> bool:
-        """Whether the next append of usual size will be taken."""
-        return len(self._queue) < self._settings.queue_max_appends
+        """Whether the next append, if it is as large as those that wait, will be taken."""
+        queued, settings = len(self._queue), self._settings
+        if not queued:
+            return settings.queue_max_appends > 0
+        size_bytes = self._queue_bytes + self._queue_bytes // queued
+        return queued < settings.queue_max_appends and size_bytes <= settings.queue_max_bytes
 
     def submit(self, append: Append, settled: Settled) -> None:
         """Queues an append; ``settled`` is called exactly once, in a later turn of the loop.

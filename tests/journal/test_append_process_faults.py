@@ -217,6 +217,19 @@ async def test_a_file_may_have_any_name_and_stays_where_it_was_when_the_director
     assert (tmp_path / name).exists()
 
 
+async def test_its_time_limit_holds_although_it_was_started_by_a_thread_that_takes_no_signals(file: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        journal = await opened(file, busy_timeout_s=1.0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with open(f"{file}-lock", "rb+") as held:  # noqa: ASYNC230 - a lock, not data
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(JournalUnavailable, match="no turn within"):
+            await journal.append([some_append(0)])
+    await journal.close()
+
+
 async def test_every_signal_for_services_is_left_to_the_process_that_it_serves(journal: SqliteJournal) -> None:
     process = process_of(journal)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):

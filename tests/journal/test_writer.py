@@ -56,6 +56,23 @@ async def journal() -> HeldJournal:
 Outcome = AppendResult | JournalError
 
 
+@pytest.mark.parametrize("limit", [{"queue_max_appends": 10}, {"queue_max_bytes": 1040}])
+async def test_that_there_is_no_room_is_known_before_anything_is_refused(
+    journal: HeldJournal, limit: dict[str, int]
+) -> None:
+    writer = GroupCommit(journal, settings=WriterSettings(**limit))
+    for n in range(10):
+        assert writer.has_room
+        writer.submit(one(n, size_bytes=100), lambda outcome: None)
+    assert not writer.has_room
+    with pytest.raises(Overloaded):
+        writer.submit(one(10, size_bytes=100), lambda outcome: None)
+    await turns()
+    assert writer.has_room
+    journal.gates[0].set_result(None)
+    await writer.close()
+
+
 async def test_closing_twice_at_once_ends_both(journal: HeldJournal) -> None:
     writer = GroupCommit(journal, settings=WriterSettings(close_timeout_s=3600))
     writer.submit(one(0), lambda outcome: None)
