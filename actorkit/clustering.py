@@ -138,7 +138,7 @@ class Clustering:
 
     def _changed(self, event: ClusterEvent) -> None:
         if isinstance(event, Downed):
-            _log.critical("clustering.downed", node=str(self._node), why=event.why)
+            _log.warning("clustering.downed", node=str(self._node), why=event.why)
             self._downed(event.why)
 
 

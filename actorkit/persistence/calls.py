@@ -105,6 +105,7 @@ class EntityCall:
         "origin",
         "pid",
         "progress",
+        "tenure",
     )
 
     def __init__(
@@ -136,6 +137,8 @@ class EntityCall:
         """Grows with each call that enters its region."""
         self.hand_back: Callable[[EntityCall], None] | None = None
         """Of a call that came from another node: gives it back there, surely undone, where this node cannot run it."""
+        self.tenure = 0
+        """Of a call that came from another node: the ownership of the shard under which it may run here."""
         self.has_called = False
         """Its handler has called other entities."""
         self.may_have_acted = attempt > 1
@@ -180,6 +183,10 @@ class EntityCall:
         if self.may_have_acted and isinstance(error, Unavailable | Overloaded) and not isinstance(error, HandlerFailed):
             error = OutcomeUnknown(str(self.pid), f"it may have been executed before; now {error}")
         self.future.set_exception(error)
+
+    def has_outlived(self, tenure: int) -> bool:
+        """Whether it came from another node for an earlier ownership than this: it may have been run elsewhere since."""
+        return self.hand_back is not None and self.tenure < tenure
 
     def withdraw(self) -> None:
         """It goes on at another node: nobody here waits for it any more."""

@@ -42,6 +42,11 @@ class ShardOwnership(Protocol):
         """The epoch since which nobody else can have owned the shard: older memory says nothing any more."""
         ...
 
+    @property
+    def tenure(self) -> int:
+        """Which ownership calls from other nodes have to name to be run here; 0 where there are no others."""
+        ...
+
     def confirm(self, epoch: int, decided: Callable[[bool], None]) -> None:
         """Asks the store whether this process still owns the shard under ``epoch``; ``decided`` is called once,
         later."""

@@ -64,6 +64,7 @@ class Incoming:
             return
         call = self._region.arrived(pid, handler, args, message)
         call.hand_back = _HandBack(self, sender, message)
+        call.tenure = message.tenure
         if not self._region.admits(call, message.shard, message.tenure):
             call.hand_back(call)
             return

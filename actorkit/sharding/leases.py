@@ -117,6 +117,9 @@ class Leases:
         self._wanted[shard.shard] = shard
         self._wake.set()
 
+    def wants(self, shard: Shard) -> bool:
+        return shard.shard in self._wanted
+
     def unwant(self, shard: Shard) -> None:
         """It is not to be acquired any more. A request on its way that acquires it all the same is undone."""
         if self._wanted.pop(shard.shard, None) is not None:

@@ -119,9 +119,12 @@ class Ownership:
 
     def lost(self, shard: Shard) -> None:
         """Another node has, or may have it; what rests on it in memory has been told."""
-        if self._core.phase(shard.shard) in (Phase.OWNED, Phase.DRAINING):
+        if self._core.phase(shard.shard) in (Phase.OWNED, Phase.DRAINING, Phase.UNDOING):
             self._core.lost(self._loop.time(), shard.shard)
             self._carry_out()
+            if self._core.phase(shard.shard) is Phase.ELSEWHERE:
+                # Its epoch may have been about to be raised.
+                self._leases.unwant(shard)
             self._take_back(shard)
 
     def asked(self, address: str, shards: Sequence[int]) -> None:
@@ -178,6 +181,7 @@ class Ownership:
 
     def _serve(self, shard: Shard, tenure: int) -> None:
         shard.detour = False
+        shard.tenure = tenure
         self._router.acquired(shard.shard, tenure)
         # Whatever comes now comes after the calls that they still have.
         for pid in self._busy.pop(shard.shard, {}):

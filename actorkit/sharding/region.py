@@ -410,6 +410,9 @@ class Region:
         if not unbroken:
             self.memory.invalidate(shard)
             self._taken_over(shard.shard, head)
+            if self._router is not None:
+                # Calls that other nodes have sent for an earlier ownership may have been run elsewhere since.
+                self.take_back(shard)
         self._flush(shard)
         if self._ownership is not None:
             self._ownership.acquired(shard)

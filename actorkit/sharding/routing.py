@@ -28,8 +28,8 @@ a caller's call comes in       ``submit``; not needed where the shard is owned h
 connection lost, unreachable   ``disconnected``, before anything of a later connection is handled
 remoting has no room           ``unsent``: gives the call that is to be ended as ``Overloaded``
 members or placement changed   ``placed``, with the addresses of those who should own each shard, and of all who live
-lease acquired; or resumed     ``acquired``, with ``Lease.unbroken_since``
-handing off; or lease lost     ``released``, with the entities that have calls of local callers in progress; and then,
+``Handoffs`` says ``Serve``      ``acquired``
+it says ``Stop``               ``released``, with the entities that have calls of local callers in progress; and then,
                                for each of these, ``settled`` once its calls have ended, or have been submitted again
                                with the ``order`` that they had
 =============================  =======================================================================================

@@ -21,6 +21,10 @@ class Leaseholder(Protocol):
         """The shard is to be acquired under a new epoch."""
         ...
 
+    def wants(self, shard: Shard) -> bool:
+        """Whether it is being acquired."""
+        ...
+
     def confirm(self, shard: Shard, epoch: int, decided: Callable[[bool], None]) -> None:
         """The store is to be asked whether the shard is still ours under this epoch."""
         ...
@@ -29,13 +33,15 @@ class Leaseholder(Protocol):
 class Shard:
     """Implements ``ShardOwnership`` for the entities of one shard."""
 
-    __slots__ = ("_clock", "_doubts", "_leaseholder", "detour", "lease", "shard", "waiting")
+    __slots__ = ("_clock", "_doubts", "_leaseholder", "detour", "lease", "shard", "tenure", "waiting")
 
     def __init__(self, shard: int, clock: Clock, leaseholder: Leaseholder, clock_rate_error: float) -> None:
         self.shard = shard
         self.lease = Lease(clock_rate_error)
         self.waiting: deque[EntityCall] = deque()
         """Calls that came while the shard was not ready, in order."""
+        self.tenure = 0
+        """Which ownership calls from other nodes have to name to be run here, as ``Handoffs`` has it."""
         self.detour = False
         """Calls of this process must not go straight to its entities: earlier ones are still on their way to another
         owner, or the shard is being handed off."""
@@ -73,6 +79,9 @@ class Shard:
         if self.ready:
             self.lease.lost()
             self._leaseholder.want(self)
+        elif not self._leaseholder.wants(self):
+            # It is for others to have now, and somebody else has raised its epoch.
+            return False
         doubt: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._doubts.append(doubt)
         return await doubt
