@@ -185,7 +185,7 @@ class EntityCall:
         self.future.set_exception(error)
 
     def has_outlived(self, tenure: int) -> bool:
-        """Whether it came from another node for an earlier ownership than this: it may have been run elsewhere since."""
+        """Whether it came from another node for an earlier ownership: it may have been run elsewhere since."""
         return self.hand_back is not None and self.tenure < tenure
 
     def withdraw(self) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Node", "NodeSettings"]
 
 _REMOTING_PORT = 9080
-_SECRET = "the same on all simulated nodes"
+_SECRET = "the same on all simulated nodes"  # noqa: S105 - keeps nobody out
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
