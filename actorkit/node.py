@@ -245,10 +245,20 @@ class ActorSystem:
         else:
             await self.clustering.served()
 
+    async def leave(self) -> None:
+        """Hands all shards over to the other nodes, and goes on sending calls to them; what comes next is ``stop``.
+
+        Returns when nothing is owned here any more, or nobody is there to take it; at the latest after
+        ``ShardingSettings.drain_timeout_s``. Without a cluster there is nothing to do.
+        """
+        if self.clustering is not None and self.clustering.started:
+            await self.clustering.leave()
+
     @property
     def members(self) -> tuple[Member, ...]:
         """The nodes of the cluster, as this one sees it, by name; without a cluster there are none."""
-        return () if self.clustering is None else self.clustering.cluster.members
+        clustering = self.clustering
+        return () if clustering is None or not clustering.started else clustering.cluster.members
 
     @property
     def ready(self) -> str | None:
@@ -262,6 +272,14 @@ class ActorSystem:
         if any(follower.busy for follower in self._followers):
             return "its read model is catching up with the journal"
         return None
+
+    @property
+    def read_model_age_s(self) -> float:
+        """For how long, at most, other nodes may have committed something that the read model does not show.
+
+        Infinite before it has been read; 0 without a cluster, since entities of this process publish what they commit.
+        """
+        return max((follower.age_s for follower in self._followers), default=0.0)
 
     def _fail(self, error: JournalFailed) -> None:
         if self._failed is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -56,6 +57,12 @@ class BearerTokens:
         self._digests = frozenset(sha256(token.encode("ascii")).digest() for token in tokens)
         if not self._digests:
             raise ValueError("there is no token in it")
+
+    def __or__(self, other: BearerTokens) -> BearerTokens:
+        """Those of both."""
+        both = copy(self)
+        both._digests = self._digests | other._digests
+        return both
 
     @classmethod
     def parse(cls, text: str) -> BearerTokens:

@@ -54,6 +54,9 @@ class Follower:
         """For each shard that was taken over the position of its newest record then."""
         self._ours: dict[int, tuple[int, int]] = {}
         """For each shard that was ours at the last look: under which epoch, and its newest record's position."""
+        self._loop = asyncio.get_running_loop()
+        self._looked_s = float("-inf")
+        """When the last look that has been carried out entirely began, by the loop's clock."""
         self._task: asyncio.Task[None] | None = None
         self._start()
 
@@ -61,6 +64,11 @@ class Follower:
     def busy(self) -> bool:
         """Whether the journal has, or may have, something that the maps do not show yet and nobody will publish."""
         return self._read_to is None or bool(self._behind())
+
+    @property
+    def age_s(self) -> float:
+        """For how long, at most, others may have written something that the maps do not show yet."""
+        return 0.0 if self._poll_s is None and not self.busy else self._loop.time() - self._looked_s
 
     def taken_over(self, shard: int, head: int) -> None:
         """The shard is ours now, and its newest record is at this position."""
@@ -78,11 +86,12 @@ class Follower:
             self._task.cancel()
 
     def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._follow(), name="actorkit.readmodel")
+        self._task = self._loop.create_task(self._follow(), name="actorkit.readmodel")
 
     async def _follow(self) -> None:
         try:
             while self._poll_s is not None or self.busy:
+                began_s = self._loop.time()
                 try:
                     if self._read_to is None:
                         await self._read_all()
@@ -97,6 +106,7 @@ class Follower:
                     _log.warning("readmodel.not_read", type=self._type.name, why=str(error))
                     await asyncio.sleep(_RETRY_S)
                 else:
+                    self._looked_s = began_s
                     if self._poll_s is not None:
                         await asyncio.sleep(self._poll_s)
         finally:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-import os
 import re
 import secrets
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,10 @@ import click
 
 from actorkit import logs
 from actorkit import run as run_loop
+from examples.capacity_service.local_cluster import run_local_cluster
 from examples.capacity_service.node import CannotStart, Node, run_until_signal
 from examples.capacity_service.replay import replay
-from examples.capacity_service.settings import Address, NodeSettings, option, parse_address, parse_seeds, read_config
+from examples.capacity_service.settings import NodeSettings, option, parse_address, parse_seeds, read_config
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -57,6 +56,12 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
     "--remoting", metavar="HOST:PORT", callback=parse_address, default="127.0.0.1:9080", help="Where the peers connect."
 )
 @option(
+    "--advertise",
+    metavar="HOST:PORT",
+    callback=parse_address,
+    help="Where the peers reach this node, if that is not where it listens for them.",
+)
+@option(
     "--seeds",
     type=click.UNPROCESSED,
     callback=parse_seeds,
@@ -64,9 +69,25 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
     default="",
     help="Remoting addresses of nodes to join; none or only this node's own: forms a cluster.",
 )
+@option(
+    "--secret-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the cluster's secret, the same for all nodes. Without one peers connect on loopback only.",
+)
 @option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
 @option("--shards", type=click.IntRange(1, 65536), default=256, help="Fixed when the journal is created.")
 @option("--http-tokens", type=click.Path(dir_okay=False, path_type=Path), help="A file with one bearer token a line.")
+@option(
+    "--operator-tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with one bearer token a line, for those who may call POST /cluster/drain. Without one nobody may.",
+)
+@option(
+    "--leave-delay-s",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    help="How long the node is not ready, and serves as before, until it begins to leave: what balancers need.",
+)
 @option(
     "--request-deadline-s",
     type=click.FloatRange(0, 3600, min_open=True),
@@ -83,9 +104,6 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
 def node(**options: Any) -> None:
     """Runs one node until SIGTERM or SIGINT."""
     settings = NodeSettings(**options)
-    others = [str(seed) for seed in settings.seeds if seed != settings.remoting]
-    if others:
-        raise click.ClickException(f"cannot join {', '.join(others)}: clusters of several nodes are not supported yet")
     # A node that cannot start says one line and no more, so what it logs while it starts is held back until it has.
     early = io.StringIO()
     logs.configure(json=not sys.stderr.isatty(), stream=early)
@@ -102,21 +120,15 @@ def node(**options: Any) -> None:
 
 
 @cli.command()
-@option("--nodes", type=click.IntRange(1), default=1, help="How many nodes.")
-@option("--base-http", type=click.IntRange(1, 65535), default=8080, help="The first node's HTTP port.")
+@option("--nodes", type=click.IntRange(1, 100), default=3, help="How many nodes.")
+@option("--base-http", type=click.IntRange(1, 65535), default=8080, help="The first node's HTTP port; then the next.")
 @option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
 def cluster(nodes: int, base_http: int, journal: str) -> None:
     """Starts nodes as processes on this machine; Ctrl-C stops them."""
-    if nodes > 1:
-        raise click.ClickException("clusters of several nodes are not supported yet: --nodes 1 is all there is")
-    http, remoting = Address("127.0.0.1", base_http), Address("127.0.0.1", min(65535, base_http + 1000))
-    command = [sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1"]
-    command += ["--http", str(http), "--remoting", str(remoting), "--journal", journal]
-    # In a session of its own, so that Ctrl-C reaches it once, from here.
-    with subprocess.Popen(command, start_new_session=True) as process:  # noqa: S603 - our own command
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _frame: os.kill(process.pid, number))
-        status = process.wait()
+    try:
+        status = asyncio.run(run_local_cluster(nodes, base_http, journal, lambda line: click.echo(line, err=True)))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     raise SystemExit(status)
 
 

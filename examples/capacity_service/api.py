@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
@@ -106,8 +107,8 @@ class CapacityApi:
             await self._read_your_writes(token, incoming)
         body, entries = incoming.body, self._view.items()
         wanted = body.filter()
-        # A node of one is its own and only source, and publishes a write before it answers it.
-        as_of = AsOf(from_us(time.time_ns() // 1000), 0)
+        # What this node owns it publishes before it answers; what others have written may be older than it seems.
+        as_of = AsOf(from_us(time.time_ns() // 1000), math.ceil(self._system.read_model_age_s * 1000))
         ids = self._ids.of(entries) if wanted.pool_ids is None else sorted(wanted.pool_ids)
         pools, truncated = select(entries, ids, wanted, limit=body.limit)
         return Answer(_encode(AvailabilityAnswer(pools, truncated, as_of)))

@@ -20,7 +20,7 @@ from examples.capacity_service.answers import (
 )
 from examples.capacity_service.api import VERSION_MAX
 from examples.capacity_service.ids import ID_PATTERN, RESERVATION_PATTERN
-from examples.capacity_service.operations import Members, Shards
+from examples.capacity_service.operations import Drain, Members, Shards
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
 from examples.capacity_service.times import TIME_PATTERN
 from examples.capacity_service.tokens import TOKEN_PATTERN
@@ -40,7 +40,9 @@ _ANSWERS: Final = (
     ReservationAnswer,
     Members,
     Shards,
+    Drain,
 )
+_DRAIN: Final = "/cluster/drain"
 _ANY_CALL: Final = (standard.INVALID_REQUEST, standard.REQUEST_TOO_LARGE, standard.OVERLOADED, standard.INTERNAL_ERROR)
 _ANY_RPC: Final = (*_ANY_CALL, standard.UNAVAILABLE)
 _WRITE: Final = (
@@ -51,20 +53,21 @@ _WRITE: Final = (
 )
 
 
-def document_json(*, secured: bool) -> bytes:
-    """What ``GET /openapi.json`` answers; ``secured``: this node asks for a bearer token."""
-    return msgspec.json.encode(document(secured=secured))
+def document_json(*, secured: bool, drainable: bool = False) -> bytes:
+    """What ``GET /openapi.json`` answers; ``secured``: this node asks for a bearer token; ``drainable``: operators may
+    tell it to leave."""
+    return msgspec.json.encode(document(secured=secured, drainable=drainable))
 
 
-def document(*, secured: bool) -> Json:
+def document(*, secured: bool, drainable: bool = False) -> Json:
     paths: Json = {}
-    for path, method, operation in (*_rpc(), *_operations()):
-        if secured and not path.startswith("/health/"):
+    for path, method, operation in (*_rpc(), *_operations(), *(_drain() if drainable else ())):
+        if path == _DRAIN or (secured and not path.startswith("/health/")):
             operation["security"] = [{"bearer": []}]
             operation["responses"] |= _problems([standard.UNAUTHENTICATED])
         paths.setdefault(path, {})[method] = operation
     components: Json = {"schemas": _schemas()}
-    if secured:
+    if secured or drainable:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -173,6 +176,10 @@ def _operations() -> list[Operation]:
         ("/metrics", "get", _operation("metrics", "Metrics in Prometheus' text form", None, _ANY_CALL)),
         ("/openapi.json", "get", _operation("openapi", "This description", {"type": "object"}, _ANY_CALL)),
     ]
+
+
+def _drain() -> list[Operation]:
+    return [(_DRAIN, "post", _operation("drain", "Tells the node to leave, for operators", Drain, _ANY_CALL))]
 
 
 def _operation(

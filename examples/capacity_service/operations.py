@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 
 from actorkit import ActorSystem
+from actorkit.cluster.member import Member as ClusterMember
+from actorkit.cluster.member import Status
 from actorkit.gateway.handlers import Answer, Endpoint, Gateway, Incoming
+from actorkit.gateway.inputs import BearerTokens
 from actorkit.gateway.metrics import Reading
 
-__all__ = ["Member", "Members", "Shard", "Shards", "add_readings", "operation_endpoints"]
+__all__ = ["Access", "Drain", "Member", "Members", "Shard", "Shards", "add_readings", "operation_endpoints"]
+
+Standing = Literal["joining", "up", "leaving", "unreachable"]
+
+_STATUS: Final[dict[Status, Standing]] = {Status.JOINING: "joining", Status.UP: "up"}
+
+
+class Access(msgspec.Struct, frozen=True):
+    """Who may do what. ``None``: clients need no token; nobody is an operator."""
+
+    clients: BearerTokens | None = None
+    operators: BearerTokens | None = None
+
+    @property
+    def anybody(self) -> BearerTokens | None:
+        """Whose tokens are taken where clients need one: an operator may do what they may."""
+        if self.clients is None or self.operators is None:
+            return self.clients
+        return self.clients | self.operators
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -21,7 +42,7 @@ class Member(msgspec.Struct, frozen=True):
     incarnation: str
     http: str
     remoting: str
-    status: str
+    status: Standing
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -45,11 +66,17 @@ class Shards(msgspec.Struct, frozen=True):
     shards: list[Shard]
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """The node has begun to leave; its process ends when it has."""
+
+    status: Literal["leaving"] = "leaving"
+
+
 def operation_endpoints(
-    system: ActorSystem, gateway: Gateway, *, member: Callable[[], Member], openapi: bytes
+    system: ActorSystem, gateway: Gateway, *, access: Access, leave: Callable[[], None], openapi: bytes
 ) -> tuple[Endpoint[Any], ...]:
     async def members(_: Incoming[Any]) -> Answer:
-        return Answer(msgspec.json.encode(Members([member()])))
+        return Answer(msgspec.json.encode(Members([_shown(member) for member in system.members])))
 
     async def shards(_: Incoming[Any]) -> Answer:
         statuses = await system.shards()
@@ -62,12 +89,28 @@ def operation_endpoints(
     async def description(_: Incoming[Any]) -> Answer:
         return Answer(openapi)
 
+    async def drain(incoming: Incoming[Any]) -> Answer:
+        assert access.operators is not None
+        access.operators.check(incoming.headers.getall("Authorization", []))
+        leave()
+        return Answer(msgspec.json.encode(Drain()))
+
+    drains: tuple[Endpoint[Any], ...] = ()
+    if access.operators is not None:
+        drains = (Endpoint("POST", "/cluster/drain", drain, always=True),)
     return (
+        *drains,
         Endpoint("GET", "/cluster/members", members, always=True),
         Endpoint("GET", "/cluster/shards", shards),
         Endpoint("GET", "/metrics", metrics, always=True),
         Endpoint("GET", "/openapi.json", description, always=True),
     )
+
+
+def _shown(member: ClusterMember) -> Member:
+    status: Standing = _STATUS.get(member.status, "leaving") if member.reachable else "unreachable"
+    node = member.node
+    return Member(node.name, node.incarnation, member.labels.get("http", ""), member.address, status)
 
 
 def add_readings(gateway: Gateway, system: ActorSystem) -> None:

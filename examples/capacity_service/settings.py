@@ -32,6 +32,11 @@ class Address(msgspec.Struct, frozen=True):
             raise ValueError(f"{text!r} is not an address such as 127.0.0.1:8080")
         return cls(host, int(port))
 
+    @property
+    def is_wildcard(self) -> bool:
+        """It stands for all addresses of the machine: one can listen there, and nobody can connect."""
+        return self.host in ("0.0.0.0", "::", "*")  # noqa: S104 - told apart, not listened on
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -49,10 +54,19 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_deadline_s: float
     released_memory_s: float
     keys_max: int
+    advertise: Address | None = None
+    """Where the other nodes reach this one, if that is another address than ``remoting``."""
+    secret_file: Path | None = None
+    operator_tokens: Path | None = None
+    """Who may tell the node to leave over HTTP; without it nobody may."""
+    leave_delay_s: float = 0.0
+    """How long a node that leaves is not ready, and serves as before, until it begins to hand over."""
 
 
-def parse_address(context: click.Context, param: click.Parameter, value: object) -> Address:
+def parse_address(context: click.Context, param: click.Parameter, value: object) -> Address | None:
     """The callback of an option that is a ``host:port``."""
+    if value is None:
+        return None
     try:
         return Address.parse(str(value).strip())
     except ValueError as error:

@@ -170,9 +170,42 @@ async def test_a_node_that_leaves_is_not_ready_and_serves_what_still_comes(
     monkeypatch.setattr(service.node, "_leaving", True)
     reply = await service.get("/health/ready")
     assert (reply.status, reply.body["detail"]) == (503, "it is leaving")
+    await service.node._system.leave()
     assert (await service.reserve("p")).status == 200
     assert (await service.get("/health/live")).status == 200
     assert (await service.get("/cluster/members")).body["members"][0]["status"] == "leaving"
+
+
+async def test_operators_and_nobody_else_may_tell_a_node_to_leave(tmp_path: Path) -> None:
+    clients, operators = tmp_path / "clients", tmp_path / "operators"
+    clients.write_text("client\n")
+    operators.write_text("operator\n")
+    async with serving(settings(tmp_path, http_tokens=clients, operator_tokens=operators), token="client") as service:
+        path = "/cluster/drain"
+        assert (await service.request("POST", path)).problem == "unauthenticated"
+        reply = await service.request("POST", path, headers={"Authorization": "Bearer wrong"})
+        assert reply.problem == "unauthenticated"
+        assert not service.node.leave_requested.is_set()
+        as_operator = {"Authorization": "Bearer operator"}
+        assert (await service.get("/rpc/pools/p", headers=as_operator)).problem == "pool-not-found"
+        reply = await service.request("POST", path, headers=as_operator)
+        assert (reply.status, reply.body) == (200, {"status": "leaving"})
+        assert service.node.leave_requested.is_set()
+
+
+async def test_where_there_are_no_operators_nobody_may_tell_a_node_to_leave(service: Client) -> None:
+    reply = await service.request("POST", "/cluster/drain", headers={"Authorization": "Bearer x"})
+    assert reply.problem == "not-found"
+
+
+async def test_operators_do_not_make_clients_need_a_token(tmp_path: Path) -> None:
+    operators = tmp_path / "operators"
+    operators.write_text("operator\n")
+    async with serving(settings(tmp_path, operator_tokens=operators)) as service:
+        assert (await service.pool("p")).status == 200
+        assert (await service.request("POST", "/cluster/drain")).problem == "unauthenticated"
+        paths = (await service.get("/openapi.json")).body["paths"]
+        assert [path for path in paths if "security" in next(iter(paths[path].values()))] == ["/cluster/drain"]
 
 
 async def test_a_node_that_is_starting_is_live_and_serves_nothing_yet(
@@ -184,7 +217,6 @@ async def test_a_node_that_is_starting_is_live_and_serves_nothing_yet(
     for call, body in (("reserve", {"pool_id": "p"}), ("availability", {})):
         reply = await service.post(call, body)
         assert (reply.status, reply.problem) == (503, "unavailable")
-    assert (await service.get("/cluster/members")).body["members"][0]["status"] == "joining"
 
 
 async def test_a_node_that_waits_for_shards_says_whose_they_are(service: Client, tmp_path: Path) -> None:
@@ -200,8 +232,8 @@ async def test_a_node_that_waits_for_shards_says_whose_they_are(service: Client,
             client = Client(session, other)
             assert (await client.get("/health/ready")).body["detail"] == other.not_ready()
             assert owner in {shard["owner"] for shard in (await client.get("/cluster/shards")).body["shards"]}
-            reply = await client.post("availability", {})
-            assert (reply.status, reply.problem) == (503, "unavailable")
+            # What the read model shows it has from the journal, whoever writes it.
+            assert await client.pool_ids() == ["p"]
     finally:
         await other.stop()
 

@@ -30,6 +30,9 @@ class Ended(NamedTuple):
 
 async def spawn(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACTORKIT_")}
+    if arguments[:1] == ("node",) and "--remoting" not in arguments and "ACTORKIT_REMOTING" not in (env or {}):
+        # Not the default port, which only one of several tests at the same time could have.
+        arguments = ("node", "--remoting", "127.0.0.1:0", *arguments[1:])
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -52,6 +55,11 @@ async def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) 
             process.kill()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def databases(directory: Path) -> list[Path]:
@@ -107,15 +115,17 @@ async def node(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None)
 
 
 async def test_the_command_line_wins_then_the_environment_then_the_file(tmp_path: Path) -> None:
+    remoting = f"127.0.0.1:{free_port()}"
     (tmp_path / "node.toml").write_text(
         'name = "from-file"\nhttp = "127.0.0.1:0"\nremoting = "127.0.0.1:9001"\nshards = 4\n'
-        'journal = "memory://"\nseeds = ["127.0.0.1:9003"]\nrequest-deadline-s = 3\n'
+        f'journal = "memory://"\nseeds = ["{remoting}"]\nrequest-deadline-s = 3\n'
     )
     env = {"ACTORKIT_CONFIG": "node.toml", "ACTORKIT_NAME": "from-env", "ACTORKIT_REMOTING": "127.0.0.1:9002"}
-    async with node("--remoting", "127.0.0.1:9003", cwd=tmp_path, env=env) as running:
+    async with node("--remoting", remoting, cwd=tmp_path, env=env) as running:
         assert running.name == "from-env"
         (member,) = (await running.get("/cluster/members"))[1]["members"]
-        assert (member["name"], member["remoting"]) == ("from-env", "127.0.0.1:9003")
+        assert (member["name"], member["remoting"]) == ("from-env", remoting)
+        assert member["http"] == running.url.removeprefix("http://")
         assert len((await running.get("/cluster/shards"))[1]["shards"]) == 4
         assert (await running.stop()).status == 0
     assert not databases(tmp_path)
@@ -146,8 +156,15 @@ async def test_names_differ_by_default(tmp_path: Path) -> None:
         (["--http", "127.0.0.1:99999"], "99999"),
         (["--http", "192.0.2.1:8080"], "192.0.2.1:8080"),
         (["--remoting", "x"], "x"),
-        (["--seeds", "127.0.0.1:9081"], "127.0.0.1:9081"),
-        (["--seeds", "127.0.0.1:9080,127.0.0.1:9081"], "127.0.0.1:9081"),
+        (["--remoting", "192.0.2.1:9080"], "without authentication"),
+        (["--remoting", "192.0.2.1:9080", "--secret-file", "secret"], "192.0.2.1:9080"),
+        (["--remoting", "0.0.0.0:9080", "--secret-file", "secret"], "--advertise"),
+        (["--remoting", "0.0.0.0:9080", "--advertise", "192.0.2.1:9080"], "without authentication"),
+        (["--advertise", "nonsense"], "nonsense"),
+        (["--secret-file", "missing.txt"], "missing.txt"),
+        (["--secret-file", "empty"], "empty"),
+        (["--secret-file", "short"], "secret"),
+        (["--operator-tokens", "missing.txt"], "missing.txt"),
         (["--seeds", "nonsense"], "nonsense"),
         (["--shards", "0"], "shards"),
         (["--shards", "many"], "many"),
@@ -166,6 +183,9 @@ async def test_names_differ_by_default(tmp_path: Path) -> None:
 )
 async def test_a_node_that_cannot_start_says_why_in_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
     (tmp_path / "empty.txt").write_text("# no token\n")
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "short").write_text("hunter2\n")
+    (tmp_path / "secret").write_text("a-secret-that-is-long-enough-to-be-one\n")
     (tmp_path / "broken.toml").write_text("name =\n")
     (tmp_path / "unknown.toml").write_text('colour = "red"\n')
     (tmp_path / "table.toml").write_text("[http]\nport = 1\n")
@@ -190,6 +210,16 @@ async def test_a_taken_port(tmp_path: Path) -> None:
     assert not databases(tmp_path)
 
 
+async def test_a_taken_port_for_other_nodes(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = await run("node", "--http", "127.0.0.1:0", "--remoting", address, cwd=tmp_path)
+    assert ended.status != 0
+    (line,) = ended.err.splitlines()
+    assert f"{address} cannot be listened on for other nodes" in line
+    assert "in use" in line
+
+
 async def test_another_number_of_shards_than_the_journal_was_created_with(tmp_path: Path) -> None:
     common = ["--http", "127.0.0.1:0", "--journal", "sqlite:///c.db"]
     async with node(*common, "--shards", "4", cwd=tmp_path) as running:
@@ -209,7 +239,9 @@ async def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
     assert "c.db" in line
 
 
-@pytest.mark.parametrize("arguments", [["cluster", "--nodes", "3"], ["nonsense"], ["cluster", "--nodes", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["cluster", "--nodes", "0"], ["cluster", "--nodes", "3", "--base-http", "65000"]]
+)
 async def test_what_there_is_not(tmp_path: Path, arguments: list[str]) -> None:
     ended = await run(*arguments, cwd=tmp_path)
     assert ended.status != 0
@@ -327,8 +359,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 
 
 async def test_a_cluster_of_one(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     if port > 64_000:
         port -= 10_000
     process = await spawn("cluster", "--nodes", "1", "--base-http", str(port), "--journal", "memory://", cwd=tmp_path)
