@@ -88,7 +88,7 @@ class Chaos:
         first, second = random.sample(NAMES, 2)
         lasts_s = 0.02 * 500 ** random.random()
         if kind in ("cut", "one way", "flap"):
-            pairs = [(f"{first}:9080", f"{second}:9080"), (f"{second}:9080", f"{first}:9080")]
+            pairs = [(first, second), (second, first)]
             for times in range(5 if kind == "flap" else 1):
                 for pair in pairs[: 1 if kind == "one way" else 2]:
                     part_s = min(lasts_s, 0.5)
