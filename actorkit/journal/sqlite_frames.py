@@ -17,6 +17,7 @@ from actorkit.journal.settings import SqliteSettings
 
 __all__ = [
     "ANSWER_MAX_BYTES",
+    "FORMAT",
     "HEADER_BYTES",
     "Answer",
     "Hello",
@@ -33,12 +34,17 @@ ANSWER_MAX_BYTES: Final = 64 << 20
 """No answer is longer. Text that somebody printed between the answers seems to be: its first letter stands for more."""
 
 
+FORMAT: Final = repr([(cls.__name__, *cls.__struct_fields__) for cls in (Append, Appended, SqliteSettings)])
+"""What frames look like. Where the program was replaced on disk while it runs, the append process is of the new one."""
+
+
 class Hello(msgspec.Struct, frozen=True):
     """The first frame: which file, and how."""
 
     file: bytes
     """As the file system has it, which need not be UTF-8."""
     settings: SqliteSettings
+    format: str
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

@@ -22,6 +22,7 @@ except ImportError:  # pragma: no cover - Windows: SQLite's busy timeout has to 
 
 __all__ = ["FileLock"]
 
+_HOW = os.O_RDWR | os.O_CREAT
 _descriptors: set[int] = set()
 
 
@@ -47,8 +48,13 @@ class FileLock:
     def open(self) -> None:
         """Raises ``OSError`` where the lock's files cannot be created."""
         if fcntl is not None and self._files is None:
-            turn, gate = (os.open(path, os.O_RDWR | os.O_CREAT, 0o644) for path in self._paths)
-            self._files = (turn, gate)
+            turn, gate = self._paths
+            opened = os.open(turn, _HOW, 0o644)
+            try:
+                self._files = (opened, os.open(gate, _HOW, 0o644))
+            except OSError:
+                os.close(opened)
+                raise
             _descriptors.update(self._files)
 
     def close(self) -> None:

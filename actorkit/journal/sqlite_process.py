@@ -25,6 +25,7 @@ from actorkit.journal.protocols import Append, AppendResult
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_frames import (
     ANSWER_MAX_BYTES,
+    FORMAT,
     HEADER_BYTES,
     Answer,
     Hello,
@@ -99,7 +100,7 @@ class AppendProcess(asyncio.SubprocessProtocol):
         self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
         try:
             async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
-                open_answer(await self._send(frame(Hello(os.fsencode(self._file), self._settings))))
+                open_answer(await self._send(frame(Hello(os.fsencode(self._file), self._settings, FORMAT))))
         except TimeoutError:
             await self.close()
             raise JournalUnavailable(f"{self._file}: its append process does not start") from None

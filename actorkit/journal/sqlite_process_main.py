@@ -23,7 +23,16 @@ from actorkit import logs
 from actorkit.errors import ActorkitError, AppendUncertain, JournalUnavailable
 from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_connection import WriterConnection
-from actorkit.journal.sqlite_frames import HEADER_BYTES, Answer, Hello, decode_batch, frame, length_of, results_answer
+from actorkit.journal.sqlite_frames import (
+    FORMAT,
+    HEADER_BYTES,
+    Answer,
+    Hello,
+    decode_batch,
+    frame,
+    length_of,
+    results_answer,
+)
 from actorkit.journal.sqlite_lock import FileLock
 
 __all__ = ["main"]
@@ -65,6 +74,7 @@ class _AppendProcess:
     def __init__(self, hello: Hello) -> None:
         self._file = os.fsdecode(hello.file)
         self._settings = hello.settings
+        self._format = hello.format
         self._alarm = _Alarm(hello.settings.busy_timeout_s)
         file = Path(self._file)
         self._lock = FileLock(file.with_name(f"{file.name}-lock"))
@@ -72,6 +82,9 @@ class _AppendProcess:
         self._appender: Appender
 
     def open(self) -> Answer:
+        if self._format != FORMAT:
+            why = "it is of another version of actorkit, which was installed while this one runs: restart"
+            return _failed(JournalUnavailable(f"{self._file}: the append process cannot serve it: {why}"))
         try:
             self._lock.open()
             with ExitStack() as turn:

@@ -181,6 +181,15 @@ async def test_modules_come_from_where_they_come_from_here(
     assert process._transport.get_returncode() == 42
 
 
+async def test_a_version_that_was_installed_meanwhile_is_not_given_batches_that_it_may_misread(file: Path) -> None:
+    journal = SqliteJournal(file, settings=SqliteSettings(process_after_appends=0))
+    journal._helper.command = patched_process(
+        "from actorkit.journal import sqlite_process_main\nsqlite_process_main.FORMAT = 'another'\n"
+    )
+    with pytest.raises(JournalUnavailable, match="another version"):
+        await journal.open(4)
+
+
 @pytest.mark.parametrize("executable", [None, "", "/bin/true"])
 async def test_without_an_interpreter_to_start_the_thread_does_it_all(
     file: Path, monkeypatch: pytest.MonkeyPatch, executable: str | None

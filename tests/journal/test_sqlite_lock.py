@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_a_signal_just_after_a_lock_was_given_leaves_nothing_locked(
         with open(tmp_path / name, "rb+") as other:
             flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     lock.close()
+
+
+def test_a_lock_that_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "lock-gate").mkdir()
+    free = os.dup(0)
+    os.close(free)
+    with pytest.raises(IsADirectoryError):
+        FileLock(tmp_path / "lock").open()
+    os.close(again := os.dup(0))
+    assert again == free
 
 
 def test_a_forked_process_does_not_hold_the_lock_of_a_parent_that_has_died(tmp_path: Path) -> None:
