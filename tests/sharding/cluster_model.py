@@ -24,8 +24,6 @@ from actorkit.sharding.settings import ShardingSettings
 __all__ = ["Call", "Model", "Node"]
 
 SHARDS = 8
-SETTLE_S = 12.0
-"""After the last fault: enough for leases to run out and for everybody to find everybody."""
 
 
 class Call:
@@ -124,12 +122,18 @@ class Link:
         self._life = 0
         self._up = True
         self._told: set[str] = set()
+        self.unaware: set[str] = set()
+        """Nodes that have been told of a break, and pause."""
         self._arrives_s = dict.fromkeys(ends, 0.0)
         slowest_s = 0.002 if not model.roughness else model.rng.choice((0.002, 0.002, 0.01, 0.2))
         self._delay_max_s = {end: slowest_s * model.rng.random() for end in ends}
+        self._transit: dict[str, deque[tuple[str, Any]]] = {end: deque() for end in ends}
         self._outbox: dict[str, list[Any]] = {end: [] for end in ends}
 
     def send(self, source: str, target: str, message: Any) -> None:
+        if source in self.unaware:
+            # What is sent before one knows of the break belongs to the connection that is broken.
+            return
         if source in self._told:
             self._outbox[source].append(message)
         elif self._up:
@@ -139,18 +143,19 @@ class Link:
         model = self._model
         at_s = max(self._arrives_s[target], model.now + 0.0002 + model.rng.uniform(0.0, self._delay_max_s[target]))
         self._arrives_s[target] = at_s
-        model.at(at_s, self._arrive, self._life, source, target, message)
+        self._transit[target].append((source, message))
+        model.at(at_s, self._arrive, self._life, target)
 
-    def _arrive(self, life: int, source: str, target: str, message: Any) -> None:
-        # What was on its way when the connection broke may still arrive, even late, until the receiver is told.
+    def _arrive(self, life: int, target: str) -> None:
+        """The next one of those on their way. When the connection has broken they may still arrive, even late, until
+        the receiver is told."""
         model = self._model
         if life != self._life or target in self._told:
             return
         if not self._up and model.rng.random() < 0.5:
-            self._arrives_s[target] = max(self._arrives_s[target], model.now + model.rng.uniform(0.0, 1.0))
-        if model.now < self._arrives_s[target] and not self._up:
-            model.at(self._arrives_s[target], self._arrive, life, source, target, message)
+            model.after(model.rng.uniform(0.0, 1.0), self._arrive, life, target)
             return
+        source, message = self._transit[target].popleft()
         node = model.nodes.get(target)
         if node is not None:
             node.soon(node.receive, source, message)
@@ -169,6 +174,7 @@ class Link:
         other = self._ends[self._ends[0] == end]
         node = self._model.nodes.get(end)
         if node is not None:
+            self.unaware.add(end)
             node.soon(node.disconnected, other)
         if len(self._told) == 2:
             self._model.at(self._model.now + self._model.rng.uniform(0.001, 0.3), self._reconnect)
@@ -182,6 +188,8 @@ class Link:
         self._life += 1
         self._up = True
         self._told = set()
+        for end in self._ends:
+            self._transit[end].clear()
         for end in self._ends:
             other = self._ends[self._ends[0] == end]
             waiting, self._outbox[end] = self._outbox[end], []
@@ -380,6 +388,7 @@ class Node:
         self.model.send(self.name, peer, RemoteReturn(tuple(numbers), self.handoffs.answer(shard)))
 
     def disconnected(self, peer: str) -> None:
+        self.model.links[min(self.name, peer), max(self.name, peer)].unaware.discard(self.name)
         self.routing.disconnected(self.model.now, peer)
         for entity, items in self.mailboxes.items():
             # What has not begun will be sent again, if it still matters.
@@ -721,8 +730,14 @@ class Model:
         self.announce(0.0 if at_once else 0.5)
         for ends, link in self.links.items():
             if name in ends:
+                link.unaware.discard(name)
                 link.break_now(soon=True)
         node.soon(node.see, self._version, dict(self.members))
+
+    def join_again(self, name: str) -> None:
+        """As another life of the same node."""
+        if name not in self.nodes:
+            self.join(name)
 
     def announce(self, within_s: float) -> None:
         """Everybody gets to know the members as they are now, sooner or later."""
