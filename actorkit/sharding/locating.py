@@ -27,7 +27,8 @@ _HOPS_MAX: Final = 3
 class Location:
     """What is known of one shard."""
 
-    __slots__ = ("asked", "backoff_s", "former", "hops", "next_s", "owner", "placed", "rounds", "searched", "tenure")
+    __slots__ = ("asked", "backoff_s", "former", "holder", "hops", "next_s", "owner", "placed", "rounds",
+                 "searched", "tenure")  # fmt: skip
 
     def __init__(self) -> None:
         self.owner: str | None = None
@@ -37,6 +38,8 @@ class Location:
         self.placed: str | None = None
         self.former: str | None = None
         """The owner until lately, which is asked too: it may own the shard still."""
+        self.holder: str | None = None
+        """Who has the lease, by the store's account, while it should be ours."""
         self.searched = False
         """The owner is being found out."""
         self.asked: str | None = None
@@ -109,12 +112,17 @@ class Locator:
         """The node owns the shard; ourselves included."""
         location = self.locations[shard]
         location.owner, location.tenure = node, max(tenure, location.tenure)
+        location.holder = None
         self.stop(shard)
 
     def hinted(self, now: float, shard: int, node: str) -> None:
-        """This node probably owns the shard, by the store's account."""
+        """The store says that this node has the lease of a shard which we want; empty: that nobody has whom one knows.
+
+        Until we have it, that node is the one to ask.
+        """
         location = self.locations[shard]
-        if location.searched and location.asked != node and self._may_ask(node):
+        location.holder = node
+        if location.searched and location.asked in (None, self._node) and self._may_ask(node):
             self._ask(now, shard, node)
 
     def disconnected(self, node: str) -> None:
@@ -183,7 +191,10 @@ class Locator:
     def _ask(self, now: float, shard: int, hint: str) -> None:
         """Asks whoever is pointed to, or else those in turn that are likely to know."""
         location = self.locations[shard]
-        likely = [node for node in (location.placed, location.former) if self._may_ask(node)]
+        placed = location.placed
+        if placed == self._node and self._may_ask(location.holder):
+            placed = location.holder
+        likely = [node for node in (placed, location.former) if self._may_ask(node)]
         node = hint if self._may_ask(hint) else likely[location.rounds % len(likely)] if likely else None
         location.asked = node
         self._wait(now, location)

@@ -27,8 +27,9 @@ a caller's call comes in       ``submit``; not needed where the shard is owned h
 ``ShardAnswer`` from a node    ``told``
 connection lost, unreachable   ``disconnected``, before anything of a later connection is handled
 remoting has no room           ``unsent``: gives the call that is to be ended as ``Overloaded``
+the store names a holder       ``hinted``, for a shard that is wanted here
 members or placement changed   ``placed``, with the addresses of those who should own each shard, and of all who live
-``Handoffs`` says ``Serve``      ``acquired``
+``Handoffs`` says ``Serve``    ``acquired``
 it says ``Stop``               ``released``, with the entities that have calls of local callers in progress; and then,
                                for each of these, ``settled`` once its calls have ended, or have been submitted again
                                with the ``order`` that they had
@@ -289,7 +290,7 @@ class Routing(Generic[C]):
             self._all_go_on(answer.shard)
 
     def hinted(self, now: float, shard: int, node: str) -> None:
-        """The store says that this node has the lease, so it is worth asking."""
+        """The store says that this node has the lease of a shard which is wanted here; empty: no member has it."""
         self._locator.hinted(now, shard, node)
 
     def acquired(self, shard: int, tenure: int) -> None:

@@ -540,8 +540,7 @@ class Node:
                 holder = owner.partition("#")[0]
                 known = holder if holder in self.model.views.get(self.name, ()) and holder != self.name else ""
                 self.handoffs.held(shard, known)
-                if known:
-                    self.routing.hinted(self.model.now, shard, known)
+                self.routing.hinted(self.model.now, shard, known)
                 retry_s = min(max(0.01, until_s - self.model.now), 0.25, retry_s or 1.0)
         if retry_s is not None or self.wanted | self.doubted:
             self.model.after(retry_s or 0.01, self.soon, self._acquire_soon)

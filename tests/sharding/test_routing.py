@@ -289,6 +289,12 @@ def test_the_lease_store_helps_to_find_the_owner() -> None:
     bench.routing.hinted(bench.now, SHARD, "z")
     assert bench.seen() == ["?z"]
     assert bench.owned("z", 9) == ["a>z9"]
+    bench.answered("z", "a")
+    bench.routing.disconnected(bench.now, "z")
+    bench.routing.hinted(bench.now, SHARD, "y")
+    assert bench.submit("b") == ["?y"], "it is remembered for as long as the shard is wanted here"
+    bench.place("me", members="me x z")
+    assert bench.later(1) == ["?z"], "that is no member any more"
 
 
 def test_a_new_placement_is_asked_at_once() -> None:
