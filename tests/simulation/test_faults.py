@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from examples.capacity_service.model import PoolModel
 from tests.simulation.capacity import Capacity, CapacitySettings
 from tests.simulation.trials import CAPACITY
 
+PROJECT = Path(__file__).parent.parent.parent
 SEEDS = 3
 BUSY = SystemSettings(
     persistence=PersistenceSettings(snapshot_every_events=5, keys_in_memory=8, recovery_page_events=10),
@@ -40,6 +43,16 @@ def strong_plan(kind: str, intensity: float) -> FaultPlan:
 
 def test_every_kind_of_fault_can_be_injected() -> None:
     assert INJECTIONS.keys() == CATALOGUE.keys()
+
+
+def test_the_guarantees_say_which_kind_is_which_fault() -> None:
+    text = (PROJECT / "docs" / "guarantees.md").read_text()
+    table = text[text.index("| fault | kinds of fault in the simulation |") :].partition("\n\n")[0]
+    told: dict[str, set[int]] = {kind: set() for kind in CATALOGUE}
+    for number, kinds in re.findall(r"^\| (\d+) [^|]*\| ([^|]*) \|$", table, re.MULTILINE):
+        for kind in set(re.findall(r"`(\w+)`", kinds)) & CATALOGUE.keys():
+            told[kind].add(int(number))
+    assert told == {kind: set(known.numbers) for kind, known in CATALOGUE.items()}
 
 
 @pytest.mark.parametrize("intensity", [0.3, 1.0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from actorkit.testing.simulation.search import attempt
@@ -12,6 +15,14 @@ SEEDS_MAX = 100
 CONTROLS = 12
 
 by_name = pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name.replace(" ", "-"))
+
+
+def test_the_guarantees_name_every_switch() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "guarantees.md").read_text()
+    table = text[text.index("| switch | what is turned off |") :].partition("\n\n")[0]
+    assert re.findall(r"^\| ([a-z][a-z ]*) \| ([^|]*) \| [\d.]+ \| \d+ \|$", table, re.MULTILINE) == [
+        (switch.name, switch.turns_off) for switch in SWITCHES
+    ]
 
 
 @by_name

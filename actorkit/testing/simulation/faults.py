@@ -59,7 +59,7 @@ CATALOGUE: dict[str, FaultKind] = {
     "disk_full": FaultKind((17,), "", "store"),
     "slow_disk": FaultKind((10,), "up to 300 times slower", "store"),
     "store_unreachable": FaultKind((18,), "from 0.5: connections are refused, else silence", "node"),
-    "stolen_shards": FaultKind((20, 21), "the share of shards", "store"),
+    "stolen_shards": FaultKind((20, 21, 44), "the share of shards", "store"),
     "leave": FaultKind((22,), "", "node"),
     "corrupt_snapshots": FaultKind((25,), "", "store"),
     "crash_in_snapshot": FaultKind((26,), "probability for each snapshot", "store", lasts_min_s=2.0),
