@@ -114,6 +114,7 @@ class Ownership:
         """The store says that another node has it; the address is empty where it is no member."""
         if self._core.phase(shard.shard) is Phase.WANTED:
             self._core.held(shard.shard, address)
+            self._router.hinted(shard.shard, address)
         else:
             self.lost(shard)
 

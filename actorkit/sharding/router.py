@@ -90,6 +90,11 @@ class Router:
         self._routing.settled(pid)
         self._carry_out()
 
+    def hinted(self, shard: int, address: str) -> None:
+        """Who has the lease of a shard that is wanted here, by the store's account; empty: no member."""
+        self._routing.hinted(self._loop.time(), shard, address)
+        self._carry_out()
+
     def disconnected(self, address: str) -> None:
         self._routing.disconnected(self._loop.time(), address)
         self._carry_out()
@@ -157,8 +162,8 @@ class Router:
         call = effect.call
         remaining_s = call.deadline - self._loop.time() - self._margin_s
         failure: CallError
+        _go_again(call, effect.attempt)
         if remaining_s > 0:
-            _go_again(call, effect.attempt)
             call.progress = Progress.RUNNING
             try:
                 if self._send(effect.node, _message(effect, remaining_s)):
