@@ -1,0 +1,1 @@
+"""Clusters of real processes, and what is done to them."""
