@@ -132,6 +132,11 @@ class Joining:
         if founder and (address in self._founders or len(self._founders) < _FOUNDERS_MAX):
             self._founders[address] = (now_s, True)
 
+    def answer(self, now_s: float, address: str, join: Join) -> Waiting:
+        """To another node that looks for a cluster, as long as this one does."""
+        self.heard_seeking(now_s, address, founder=join.founder)
+        return Waiting(join.seed, self.founder, self.founders(now_s))
+
     def waiting(self, now_s: float, address: str, answer: Waiting) -> None:
         """A seed looks for a cluster too, and has heard of others that do."""
         if answer.seed in self._seeds:
@@ -160,14 +165,13 @@ class Joining:
         others, settings = self.others, self._settings
         heard, silent_s = len(self._waiting), now_s - self._started_s
         reason = Formed(heard, len(others))
-        if silent_s >= settings.form_alone_after_s:
-            return reason
         mine = self._view.myself.address
         if any(address < mine for address in self._founders):
-            return None
-        if heard == len(others) or (2 * (heard + 1) > len(others) + 1 and silent_s >= settings.form_after_s):
-            return reason
-        return None
+            # One that is lower but never begins must not keep the others waiting for ever.
+            return reason if silent_s >= 2 * settings.form_alone_after_s else None
+        most = 2 * (heard + 1) > len(others) + 1
+        patient = silent_s >= settings.form_alone_after_s or (most and silent_s >= settings.form_after_s)
+        return reason if patient or heard == len(others) else None
 
     def _expire(self, now_s: float) -> None:
         limit_s = now_s - self._settings.heard_for_s
@@ -195,10 +199,14 @@ class Joining:
         settled = [node for node, status in others.items() if status is not Status.JOINING]
         return all(2 * len(self._admitted.intersection(some)) > len(some) for some in (settled, others))
 
+    @property
+    def settled(self) -> bool:
+        """Whether any member that is known here is more than joining."""
+        return any(member.status is not Status.JOINING for member in self._view)
+
     def stranded(self, now_s: float) -> bool:
         """Whether this node was welcomed by a cluster that is no more: nobody is left who could admit it."""
-        settled = any(member.status is not Status.JOINING for member in self._view)
-        return self.found and not settled and self._late(now_s)
+        return self.found and not self.settled and self._late(now_s)
 
     def _late(self, now_s: float) -> bool:
         """Whether who the members are must have been told by now, if it will be."""

@@ -20,7 +20,7 @@ from math import inf
 
 from actorkit.clock import Randomness
 from actorkit.cluster import messages as m
-from actorkit.cluster.downing import Decision, Verdict, downing_of
+from actorkit.cluster.downing import Decision, Facts, Verdict, downing_of
 from actorkit.cluster.events import ClusterEvent, ClusterFormed, Downed, JoinRefused, MajorityGained, MajorityLost
 from actorkit.cluster.joining import Joining
 from actorkit.cluster.knowledge import Knowledge
@@ -56,7 +56,9 @@ class Membership:
         """Addresses of nodes that are unknown here although they seem to be members."""
         self._gossip_s = 0.0
         self._sync_s = inf
-        self._had_majority: bool = False
+        self._facts: Facts | None = None
+        self.majority = False
+        """Whether this node is a member and sees enough of the others."""
         self._refusal = ""
         self._running = False
         self._messages: list[tuple[str, m.Message]] = []
@@ -79,14 +81,6 @@ class Membership:
     def up(self) -> tuple[Member, ...]:
         """Those that are up and not unreachable, by name."""
         return tuple(member for member in self.members if member.status is Status.UP and member.reachable)
-
-    @property
-    def majority(self) -> bool:
-        """Whether this node is a member and sees enough of the others."""
-        ours = self._view.get(self._node)
-        if ours is None or ours.status is Status.JOINING or not self._running:
-            return False
-        return self._partition.downing.has_majority(self._view.facts)
 
     @property
     def joining_state(self) -> str:
@@ -207,13 +201,8 @@ class Membership:
         if self._running and self.myself.status is Status.JOINING and joining.admitted(now_s):
             self._step(now_s, Change.ADMITTED)
             joining.ended()
-        self._partition.observe(now_s, view.facts)
-        majority: bool = self.majority
-        if majority != self._had_majority:
-            self._had_majority = majority
-            facts = view.facts
-            kind = MajorityGained if majority else MajorityLost
-            self._knowledge.events.append(kind(len(facts.visible), len(facts.voters)))
+        if view.facts is not self._facts or not self._running:
+            self._judge(now_s, view.facts)
         wakeup_s = self._gossip_s if self._news and view.reachable_others else inf
         if self._running:
             wakeup_s = min(wakeup_s, joining.next_s)
@@ -221,6 +210,17 @@ class Membership:
                 dues = (self._prober.due_s, self._knowledge.due_s, self._partition.due_s)
                 wakeup_s = min(wakeup_s, self._sync_s, *dues)
         self.wakeup_s = max(now_s, wakeup_s)
+
+    def _judge(self, now_s: float, facts: Facts) -> None:
+        self._facts = facts
+        self._partition.observe(now_s, facts)
+        ours = self._view.get(self._node)
+        counts = self._running and ours is not None and ours.status is not Status.JOINING
+        majority = counts and self._partition.downing.has_majority(facts)
+        if majority != self.majority:
+            self.majority = majority
+            kind = MajorityGained if majority else MajorityLost
+            self._knowledge.events.append(kind(len(facts.visible), len(facts.voters)))
 
     # -------------------------------------------------------------------------------------------------------- joining
 
@@ -248,17 +248,18 @@ class Membership:
         if member.node != node or member.address != address or member.gone:
             return
         me = self.myself
+        if not self._joining.settled:
+            # The cluster that has welcomed this node is no more.
+            self._send(address, self._joining.answer(now_s, address, join))
+            return
         if me.node.name == node.name:
             self._send(address, m.Refused(join.seed, f"the name {node.name} is that of {me}, which is alive"))
             return
-        rivals = [
-            each
-            for each in self._view
-            if each.node != node and (each.node.name == node.name or each.address == address)
-        ]
+        rivals = self._view.rivals(member)
         for rival in rivals:
-            self._claims[rival.node] = member
-            self._ping(now_s, self._prober.begin(now_s, rival))
+            if rival.node not in self._claims:
+                self._claims[rival.node] = member
+                self._ping(now_s, self._prober.begin(now_s, rival))
         if rivals:
             return
         self._knowledge.learn(now_s, member)
@@ -377,8 +378,7 @@ class Membership:
     def _handle_while_seeking(self, now_s: float, node: NodeId, address: str, message: m.Message) -> None:
         joining = self._joining
         if isinstance(message, m.Join):
-            joining.heard_seeking(now_s, address, founder=message.founder)
-            self._send(address, m.Waiting(message.seed, joining.founder, joining.founders(now_s)))
+            self._send(address, joining.answer(now_s, address, message))
         elif isinstance(message, m.Waiting):
             joining.waiting(now_s, address, message)
         elif isinstance(message, m.Welcome):

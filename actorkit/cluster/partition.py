@@ -56,10 +56,12 @@ class PartitionWatch:
         picture = (facts.voters, facts.visible, facts.unreachable)
         if picture == self._picture:
             return
-        if self._picture is None or not self._picture[2]:
+        before, self._picture = self._picture, picture
+        if before is None or not before[2]:
             self._since_s = now_s
-        self._picture = picture
-        self._changed_s = now_s
+        # That some are gone is no new doubt: else each that stops on the losing side would keep the rest waiting.
+        if before is None or not before[2] or any(now - then for now, then in zip(picture, before, strict=True)):
+            self._changed_s = now_s
         self._decision = None
         self.lease_wanted = None
 

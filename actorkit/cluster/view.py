@@ -65,6 +65,12 @@ class View:
         """It was a member, and is none any more."""
         return node in self._gone
 
+    def rivals(self, claimant: Member) -> list[Member]:
+        """Other incarnations of its name, and other nodes at its address."""
+        name, address = claimant.node.name, claimant.address
+        others = (each for each in self if each.node not in (claimant.node, self.node))
+        return [each for each in others if each.node.name == name or each.address == address]
+
     def accused(self, node: NodeId) -> bool:
         """Others say that it cannot be reached, or is gone."""
         record = self._records.get(node)

@@ -116,7 +116,7 @@ class Village:
         self._drain(life)
         return life
 
-    def grown(self, count: int, *, seeds: int = 3) -> list[Life]:
+    def grown(self, count: int, *, seeds: int = 3, settles_s: float = 3.0) -> list[Life]:
         """A cluster that has been up for long: all know all. It takes no time."""
         names = [f"n{number:04}" for number in range(count)]
         addresses = [f"{name}:9080" for name in names]
@@ -132,7 +132,7 @@ class Village:
             life.core._view._digest = digest
             life.core._view._facts = life.core._view._reachable_others = None
             self._drain(life)
-        self.run(3.0)
+        self.run(settles_s)
         for life in lives:
             life.log.clear()
         return lives
