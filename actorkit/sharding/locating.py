@@ -60,7 +60,8 @@ class Locator:
         self._randomness = randomness
         self._members: Collection[str] = ()
         self._searched: dict[int, Location] = {}
-        self._questions: dict[str, list[int]] = {}
+        self.pending: dict[str, list[int]] = {}
+        """Shards to be asked for, by whom to ask."""
         self.locations = [Location() for _ in range(shards)]
 
     @property
@@ -69,7 +70,7 @@ class Locator:
 
     def questions(self) -> list[tuple[str, tuple[int, ...]]]:
         """What is to be asked now, and of whom."""
-        questions, self._questions = self._questions, {}
+        questions, self.pending = self.pending, {}
         return [(node, tuple(dict.fromkeys(shards))) for node, shards in questions.items()]
 
     def due(self, now: float) -> list[int]:
@@ -200,4 +201,4 @@ class Locator:
         self._wait(now, location)
         # We ourselves need not be asked: ``found`` says so when we have acquired it.
         if node is not None and node != self._node:
-            self._questions.setdefault(node, []).append(shard)
+            self.pending.setdefault(node, []).append(shard)

@@ -192,7 +192,8 @@ class Routing(Generic[C]):
     def poll(self) -> list[Effect[C]]:
         """What is to be done now, in this order."""
         effects, self._effects = self._effects, []
-        effects += [Ask(node, shards) for node, shards in self._locator.questions()]
+        if self._locator.pending:
+            effects += [Ask(node, shards) for node, shards in self._locator.questions()]
         return effects
 
     # --------------------------------------------------------------------------------------------------------- calls
