@@ -11,22 +11,24 @@ import pytest
 
 from actorkit.testing.simulation.search import attempt
 from actorkit.testing.simulation.trial import Case, Finding, Trial
-from tests.simulation.trials import CAPACITY, Load
+from tests.simulation.trials import CAPACITY, CLUSTER, CapacitySimulation, Load
 
 PROJECT = Path(__file__).parent.parent.parent
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
 TESTS, SEEDS_EACH = 20, 13
 """Twice 260 seeds, in pieces of a few seconds, which pytest-xdist spreads over the cores."""
+CLUSTER_TESTS, CLUSTER_SEEDS_EACH = 10, 5
+"""Of a cluster twice 50: each takes several times as long."""
 
 
 def findings_of(trial: Trial[Load]) -> list[Finding]:
     return list(attempt(CAPACITY, trial, limit_s=0).findings)
 
 
-def assert_nothing_found(seeds: range) -> None:
+def assert_nothing_found(seeds: range, simulation: CapacitySimulation = CAPACITY) -> None:
     for seed in seeds:
-        found = findings_of(CAPACITY.trial(seed))
-        assert not found, "\n".join([*map(str, found), f"repeat with: {CAPACITY.repeat(seed)}"])
+        found = findings_of(simulation.trial(seed))
+        assert not found, "\n".join([*map(str, found), f"repeat with: {simulation.repeat(seed)}"])
 
 
 @pytest.mark.parametrize("number", range(TESTS))
@@ -38,6 +40,18 @@ def test_fixed_seeds_find_nothing(number: int) -> None:
 def test_fresh_seeds_find_nothing(number: int, sim_seed: int) -> None:
     first = sim_seed + number * SEEDS_EACH
     assert_nothing_found(range(first, first + SEEDS_EACH))
+
+
+@pytest.mark.parametrize("number", range(CLUSTER_TESTS))
+def test_fixed_seeds_of_a_cluster_find_nothing(number: int) -> None:
+    first = 1 + number * CLUSTER_SEEDS_EACH
+    assert_nothing_found(range(first, first + CLUSTER_SEEDS_EACH), CLUSTER)
+
+
+@pytest.mark.parametrize("number", range(CLUSTER_TESTS))
+def test_fresh_seeds_of_a_cluster_find_nothing(number: int, sim_seed: int) -> None:
+    first = sim_seed + number * CLUSTER_SEEDS_EACH
+    assert_nothing_found(range(first, first + CLUSTER_SEEDS_EACH), CLUSTER)
 
 
 @pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.stem)
