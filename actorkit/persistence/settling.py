@@ -177,13 +177,15 @@ class Settling:
         if entity.broken is not None:
             self._end_broken(answers, entity.broken, doubt=doubt)
             return owned, [], []
-        stored = await self._stored_since(committed) if answers else set[str]()
+        stored = await self._stored_since(committed) if answers else set[tuple[str, int]]()
         kept: list[Answer] = []
         again: list[EntityCall] = []
         all_true = owned
         for answer in answers:
             if not answer.from_memory and (
-                answer.durable or answer.call.command_id in stored or await self._is_outcome_stored(answer)
+                answer.durable
+                or (answer.call.command_id, answer.epoch) in stored
+                or await self._is_outcome_stored(answer)
             ):
                 answer.durable = True
                 if kept:
@@ -228,15 +230,18 @@ class Settling:
             else:
                 answer.call.fail(broken)
 
-    async def _stored_since(self, committed: int) -> set[str]:
-        """The ids of the commands whose events the journal has after the given sequence."""
+    async def _stored_since(self, committed: int) -> set[tuple[str, int]]:
+        """The commands whose events the journal has after the given sequence, each with the epoch that stored them.
+
+        Under another epoch it may have been another copy of the command that was run elsewhere, on another state.
+        """
         entity = self._entity
         page_events = entity.services.settings.recovery_page_events
-        found: set[str] = set()
+        found: set[tuple[str, int]] = set()
         after = committed
         while True:
             page = await entity.services.store.read_stream(entity.stream, after=after, limit=page_events)
-            found.update(decode_metadata(record.metadata).command_id for record in page)
+            found.update((decode_metadata(record.metadata).command_id, record.epoch) for record in page)
             if len(page) < page_events:
                 return found
             after = page[-1].sequence
@@ -247,7 +252,9 @@ class Settling:
         if call.key is None:
             return False
         record = await entity.services.store.find_key(entity.stream, call.key, since_us=0)
-        return record is not None and decode_metadata(record.metadata).command_id == call.command_id
+        if record is None or record.epoch != answer.epoch:
+            return False
+        return decode_metadata(record.metadata).command_id == call.command_id
 
     async def find_command(self, command_id: str) -> bytes | None:
         """The outcome of a command among the entity's newest events, as far back as a retry may come."""
