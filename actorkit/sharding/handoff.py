@@ -33,9 +33,9 @@ the lease is given up        ``released``, whether or not the store has answered
 member gone                  ``forget``
 ===========================  =======================================================================================
 
-Three more rules on which the order of calls rests: a call that was accepted is not returned as long as its tenure
-lasts and it can be run here; a reply or a return is not dropped as long as the connection lives, or its sender waits for
-it in vain; and when a connection is lost, calls that came over it and have not begun are dropped, since they come again.
+Three more rules on which the order of calls rests. A call that was accepted is not returned as long as its tenure
+lasts and it can be run here. A reply or a return is not dropped as long as the connection lives, or its sender waits in
+vain. When a connection is lost, calls that came over it and have not begun are dropped, since they come again.
 
 Pure: time comes in, effects go out.
 """
