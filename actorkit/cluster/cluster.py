@@ -7,6 +7,7 @@ are handed to the messenger, events are logged, then told to subscribers, then t
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -15,7 +16,15 @@ import msgspec
 import structlog
 
 from actorkit.clock import Clock, Randomness
-from actorkit.cluster.events import ClusterEvent, Downed, EventsDropped
+from actorkit.cluster.events import (
+    ClusterEvent,
+    Downed,
+    EventsDropped,
+    JoinRefused,
+    MajorityLost,
+    MemberDown,
+    MemberUnreachable,
+)
 from actorkit.cluster.member import Member, Status
 from actorkit.cluster.membership import Membership
 from actorkit.cluster.messages import MESSAGES, Message
@@ -73,6 +82,7 @@ class Cluster:
         self._asking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._running = False
+        self._stopped = False
         self.downed: str | None = None
         """Why this incarnation is no member any more; ``None`` as long as it may be one."""
         self.event_counts: dict[str, int] = {}
@@ -123,6 +133,8 @@ class Cluster:
         """
         reader = _Reader(self._settings.events_max)
         self._readers[reader] = None
+        if self._stopped:
+            reader.end()
         return self._read(reader)
 
     async def _read(self, reader: _Reader) -> AsyncIterator[ClusterEvent]:
@@ -136,8 +148,8 @@ class Cluster:
 
     async def start(self) -> None:
         """Begins to look for the cluster. The messenger has to be able to send."""
-        self._running = True
         seeds = await self._resolved()
+        self._running = True
         self._core.start(self._clock.lease_s(), seeds)
         self._tasks.append(asyncio.get_running_loop().create_task(self._look_up_again(), name="actorkit.cluster.seeds"))
         self._carry_out()
@@ -180,6 +192,7 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._stopped = True
         for reader in self._readers:
             reader.end()
 
@@ -305,13 +318,16 @@ class _Reader:
         return self._events.popleft()
 
 
-_GRAVE = frozenset({"Downed", "MajorityLost", "MemberDown", "MemberUnreachable", "JoinRefused"})
+_GRAVE = (Downed, JoinRefused, MajorityLost, MemberDown, MemberUnreachable)
+_WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def _write(event: ClusterEvent, node: str) -> None:
-    kind = type(event).__name__
+    kind = _WORDS.sub("_", type(event).__name__).lower()
     facts: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
     member = facts.pop("member", None)
     if member is not None:
-        facts |= {"member": str(member.node), "address": member.address, "accusers": list(member.accusers)}
-    (_log.warning if kind in _GRAVE else _log.info)(f"cluster.{kind}", node=node, **facts)
+        facts |= {"member": str(member.node), "address": member.address}
+    if isinstance(event, MemberUnreachable):
+        facts["accusers"] = list(event.member.accusers)
+    (_log.warning if isinstance(event, _GRAVE) else _log.info)(f"cluster.{kind}", node=node, **facts)

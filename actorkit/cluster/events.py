@@ -122,7 +122,9 @@ def events_of(before: Member | None, record: Member) -> list[ClusterEvent]:
     if status < Status.LEAVING <= record.status:
         events.append(MemberLeaving(record))
     if (before is None or before.reachable) and not record.reachable:
-        events.append(MemberUnreachable(record))
+        # Whoever hears of it wants to know who says so; the record has no more use for that.
+        accusers = record.accusers if before is None else before.accusers
+        events.append(MemberUnreachable(msgspec.structs.replace(record, accusers=accusers)))
     if before is not None and not before.reachable and record.reachable:
         events.append(MemberReachable(record))
     return events

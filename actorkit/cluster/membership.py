@@ -51,7 +51,7 @@ class Membership:
         self._joining = Joining(self._view, settings.joining, rng)
         self._partition = PartitionWatch(downing_of(settings.downing), stable_after_s=settings.downing.stable_after_s)
         self._claims: dict[NodeId, Member] = {}
-        """Members whose name or address another incarnation claims, which is that, until they have been probed."""
+        """Members whose name or address another incarnation (the value) claims, until they have been probed."""
         self._strangers: dict[str, None] = {}
         """Addresses of nodes that are unknown here although they seem to be members."""
         self._gossip_s = 0.0
@@ -145,8 +145,7 @@ class Membership:
 
     def _say_goodbye(self, now_s: float) -> None:
         record = self._view.record(now_s, self._node)
-        assert record is not None
-        if self._joining.found:
+        if self._joining.found and record is not None:
             for member in choose(self._rng, self._view.reachable_others, _GOODBYES):
                 self._send(member.address, m.Gossip((record,)))
 
@@ -217,8 +216,9 @@ class Membership:
         ours = self._view.get(self._node)
         counts = self._running and ours is not None and ours.status is not Status.JOINING
         majority = counts and self._partition.downing.has_majority(facts)
-        if majority != self.majority:
-            self.majority = majority
+        changed, self.majority = majority != self.majority, majority
+        # That a node which has stopped has none is nothing to tell anybody.
+        if changed and self._running:
             kind = MajorityGained if majority else MajorityLost
             self._knowledge.events.append(kind(len(facts.visible), len(facts.voters)))
 
@@ -459,7 +459,7 @@ class Membership:
         for node in view.facts.unreachable:
             lost = view.get(node)
             if lost is not None and self._rng.uniform() < chance:
-                self._send(lost.address, m.Ping(self._prober.number(), self._news.take(now_s, node)))
+                self._ping(now_s, self._prober.begin(now_s, lost))
         for seed in self._joining.missing():
             if self._rng.uniform() < chance:
                 self._send(seed, m.Digest(view.digest))

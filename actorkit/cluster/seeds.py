@@ -31,7 +31,10 @@ async def resolve(seed: str) -> Sequence[str]:
     else:
         return (seed,)
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, int(port), family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(host, int(port), family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise ConfigurationError(f"the seed {seed!r} has no valid host name: {error}") from error
     # A host with addresses of both families is one node all the same.
     families = {family for family, *_ in found}
     family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6

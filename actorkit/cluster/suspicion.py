@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf, log, log10
 
-from actorkit.cluster.member import Member, Reachability
+from actorkit.cluster.member import ACCUSERS_MAX, Member, Reachability
 from actorkit.cluster.settings import SuspicionSettings
+from actorkit.errors import ConfigurationError
 from actorkit.ids import NodeId
 
 __all__ = ["Suspicions", "timeout_s"]
@@ -34,6 +35,11 @@ class Suspicions:
     """Which members are suspect, and since when it is known here."""
 
     def __init__(self, settings: SuspicionSettings) -> None:
+        """Raises ``ConfigurationError`` where more confirmations are wanted than are kept."""
+        if not 0 <= settings.confirmations < ACCUSERS_MAX:
+            raise ConfigurationError(
+                f"a suspicion has 0 to {ACCUSERS_MAX - 1} confirmations, not {settings.confirmations}: no more are kept"
+            )
         self._settings = settings
         self._open: dict[NodeId, tuple[Member, float]] = {}
 

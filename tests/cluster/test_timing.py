@@ -15,6 +15,7 @@ from actorkit.cluster.member import Member, Reachability, Status
 from actorkit.cluster.settings import GossipSettings, SuspicionSettings
 from actorkit.cluster.suspicion import Suspicions, timeout_s
 from actorkit.cluster.view import View
+from actorkit.errors import ConfigurationError
 from actorkit.ids import NodeId
 
 SUSPICION = SuspicionSettings()
@@ -71,6 +72,11 @@ def test_where_nobody_can_confirm_nobody_is_waited_for() -> None:
     assert timeout_s(0, members=2, settings=SUSPICION) == SUSPICION.timeout_s
     assert timeout_s(0, members=3, settings=SUSPICION) == SUSPICION.timeout_s * SUSPICION.timeout_max_factor
     assert timeout_s(1, members=3, settings=SUSPICION) == SUSPICION.timeout_s
+
+
+def test_no_more_confirmations_can_be_asked_for_than_are_kept() -> None:
+    with pytest.raises(ConfigurationError, match="0 to 3 confirmations"):
+        Suspicions(SuspicionSettings(confirmations=4))
 
 
 def member(number: int, **more: object) -> Member:
