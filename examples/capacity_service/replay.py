@@ -54,6 +54,16 @@ def _parse_speed(context: click.Context, option: click.Parameter, value: str) ->
     return speed
 
 
+def _parse_urls(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    urls = tuple(url.rstrip("/") for value in values for part in value.split(",") if (url := part.strip()))
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise click.BadParameter(f"expected URLs such as http://127.0.0.1:8080, not {url!r}")
+    if not urls:
+        raise click.BadParameter("expected a URL such as http://127.0.0.1:8080")
+    return tuple(dict.fromkeys(urls))
+
+
 def _parse_capacity(context: click.Context, option: click.Parameter, value: str) -> CapacityRule:
     try:
         return CapacityRule.parse(value)
@@ -62,7 +72,14 @@ def _parse_capacity(context: click.Context, option: click.Parameter, value: str)
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--url", "urls", multiple=True, default=("http://127.0.0.1:8080",), help="A node; may be repeated.")
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    callback=_parse_urls,
+    default=("http://127.0.0.1:8080",),
+    help="A node, or several with commas between them; may be repeated.",
+)
 @click.option("--speed", callback=_parse_speed, default="max", help="Factor of real time, or 'max'.")
 @click.option("--limit", type=click.IntRange(1), help="Only this many bookings, the first ones in time.")
 @click.option(
@@ -135,6 +152,10 @@ async def _replay(
         took_s = time.perf_counter() - started_s
         console.print(f"comparing {len(expected.pools):,} pools")
         await driver.compare_pools()
+        for url in urls:
+            console.print(f"comparing what {url} shows as available")
+            if not await driver.compare_availability(url):
+                console.print(f"{url} cannot be reached any more: it was not asked", style="yellow")
         return driver, client, took_s
 
 
@@ -199,7 +220,9 @@ def _conclude(console: Console, figures: Figures, pools: int) -> None:
             "(Were these pools used before, with another capacity or limit? Then take another --prefix.)", style="red"
         )
     else:
-        console.print(f"every answer and all {pools:,} pools are as recomputed: 0 differences", style="bold green")
+        console.print(
+            f"every answer and all {pools:,} pools are as recomputed, at every node: 0 differences", style="bold green"
+        )
 
 
 def _percentile(ordered: list[float], percentile: float) -> float:

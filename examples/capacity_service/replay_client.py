@@ -17,7 +17,16 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 
-__all__ = ["Answer", "GaveUp", "PoolAnswer", "Problem", "ReleaseAnswer", "ReserveAnswer", "ServiceClient"]
+__all__ = [
+    "Answer",
+    "AvailabilityAnswer",
+    "GaveUp",
+    "PoolAnswer",
+    "Problem",
+    "ReleaseAnswer",
+    "ReserveAnswer",
+    "ServiceClient",
+]
 
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
@@ -45,6 +54,20 @@ class PoolAnswer(msgspec.Struct, frozen=True):
     capacity: int
     reserved: int
     remaining: int
+
+
+class AvailablePool(msgspec.Struct, frozen=True):
+    """What a replay reads of a pool in an availability answer."""
+
+    pool_id: str
+    capacity: int
+    remaining: int
+
+
+class AvailabilityAnswer(msgspec.Struct, frozen=True):
+    """What a replay reads of the answer to ``POST /rpc/availability``."""
+
+    pools: list[AvailablePool]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -92,6 +115,10 @@ class GaveUp(Exception):
         return f"{self.what}: no final answer for {self.patience_s:g} s; the last attempt ended with {self.last}"
 
 
+class _Unreachable(Exception):
+    """Nobody listens where a certain node was to be asked."""
+
+
 class ServiceClient:
     """Talks to one service through any of its nodes, over kept-alive connections.
 
@@ -129,19 +156,28 @@ class ServiceClient:
         """Asks until there is a final answer. Raises ``GaveUp``."""
         return await self._send("GET", path, {}, None)
 
-    async def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
+    async def ask(self, url: str, path: str, body: object) -> Answer | None:
+        """Asks one node, and no other, what only reads. ``None``: it cannot be reached. Raises ``GaveUp``."""
+        try:
+            return await self._send("POST", path, {"Content-Type": "application/json"}, msgspec.json.encode(body), url)
+        except _Unreachable:
+            return None
+
+    async def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None, url: str = "") -> Answer:
         started_s = time.perf_counter()
         attempts, backoff_s = 0, BACKOFF_MIN_S
         while True:
             attempts += 1
             wait_s = 0.0
             try:
-                answer = await self._attempt(method, path, headers, body)
+                answer = await self._attempt(method, (url or self._next()) + path, headers, body)
                 if answer.status < HTTPStatus.BAD_REQUEST or not _problem(answer.body).retryable:
                     return Answer(answer.status, answer.body, attempts, self._wall(started_s), self._wall())
                 failure = f"{answer.status} {_problem(answer.body).name}"
                 wait_s = answer.retry_after_s
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if url and isinstance(error, aiohttp.ClientConnectorError):
+                    raise _Unreachable from error
                 failure = f"{type(error).__name__} {error}".rstrip()
             self.retries += 1
             self._next_url = (self._next_url + 1) % len(self._urls)
@@ -151,11 +187,13 @@ class ServiceClient:
                 raise GaveUp(f"{method} {path}", self._patience_s, failure)
             await asyncio.sleep(wait_s)
 
-    async def _attempt(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> _RawAnswer:
-        assert self._session is not None
-        # The nodes take turns, so that all of them have work.
+    def _next(self) -> str:
+        """The nodes take turns, so that all of them have work."""
         self._next_url = (self._next_url + 1) % len(self._urls)
-        url = self._urls[self._next_url] + path
+        return self._urls[self._next_url]
+
+    async def _attempt(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> _RawAnswer:
+        assert self._session is not None
         async with self._session.request(method, url, data=body, headers=headers) as response:
             retry_after = response.headers.get("Retry-After", "")
             return _RawAnswer(

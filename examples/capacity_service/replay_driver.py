@@ -14,7 +14,14 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from examples.capacity_service.bookings import Command, Outcome, PoolFigures, Recomputation
-from examples.capacity_service.replay_client import Answer, PoolAnswer, ReleaseAnswer, ReserveAnswer, ServiceClient
+from examples.capacity_service.replay_client import (
+    Answer,
+    AvailabilityAnswer,
+    PoolAnswer,
+    ReleaseAnswer,
+    ReserveAnswer,
+    ServiceClient,
+)
 
 __all__ = ["DIFFERENCES_KEPT", "Driver", "Figures"]
 
@@ -23,6 +30,13 @@ DIFFERENCES_KEPT = 20
 
 AHEAD_FACTOR = 64
 """How many commands may wait for their pools, for each one in flight: enough to find pools that are free."""
+
+POOLS_PER_REQUEST = 200
+"""How many pools are asked for at once: their ids fit into a request, whatever they are."""
+
+READ_MODEL_MAX_S = 10.0
+"""How long a node may take to show what others have written; it promises a fraction of that."""
+AVAILABILITY_RETRY_S = 0.1
 
 
 class ReserveBody(msgspec.Struct, frozen=True):
@@ -44,6 +58,12 @@ class PoolBody(msgspec.Struct, frozen=True):
 
     pool_id: str
     capacity: int
+
+
+class AvailabilityBody(msgspec.Struct, frozen=True):
+    """The body of ``POST /rpc/availability``."""
+
+    pool_ids: list[str]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -151,6 +171,44 @@ class Driver:
                 self.figures.differs(f"pool {pool}: the service has {found}, recomputed {expected}")
 
         await self._each(compare, self._expected.pools)
+
+    async def compare_availability(self, url: str) -> bool:
+        """Asks one node's read model for every pool, until it shows what was recomputed, or has had time enough; counts
+        the pools that it then shows otherwise. ``False``: the node cannot be reached."""
+        differing = dict(self._expected.pools)
+        until_s = time.perf_counter() + READ_MODEL_MAX_S
+        while True:
+            shown = await self._shown(url, list(differing))
+            if shown is None:
+                return False
+            differing = {
+                pool: expected
+                for pool, expected in differing.items()
+                if shown.get(self._pool_name(pool)) != (expected.capacity, expected.remaining)
+            }
+            if not differing or time.perf_counter() > until_s:
+                break
+            await asyncio.sleep(AVAILABILITY_RETRY_S)
+        for pool, expected in differing.items():
+            found = shown.get(self._pool_name(pool), "nothing")
+            wanted = (expected.capacity, expected.remaining)
+            self.figures.differs(f"pool {pool}: availability at {url} shows {found}, recomputed {wanted}")
+        return True
+
+    async def _shown(self, url: str, pools: list[str]) -> dict[str, tuple[int, int]] | None:
+        """Capacity and what remains, by pool."""
+        shown: dict[str, tuple[int, int]] = {}
+        for first in range(0, len(pools), POOLS_PER_REQUEST):
+            ids = [self._pool_name(pool) for pool in pools[first : first + POOLS_PER_REQUEST]]
+            answer = await self._client.ask(url, "/rpc/availability", AvailabilityBody(ids))
+            if answer is None:
+                return None
+            if not answer.ok:
+                self.figures.differs(f"availability at {url}: {_described(answer)}")
+                continue
+            read = msgspec.json.decode(answer.body, type=AvailabilityAnswer)
+            shown |= {pool.pool_id: (pool.capacity, pool.remaining) for pool in read.pools}
+        return shown
 
     async def _each(self, act: Callable[[str, PoolFigures], Awaitable[None]], pools: Mapping[str, PoolFigures]) -> None:
         remaining = iter(pools.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
 import sqlite3
 import time
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.nodes import until
+from tests.processes.nodes import NodeProcess, until
 from tests.processes.story import cluster
 
 TAKE_OVER_MAX_S = 10.0
@@ -67,10 +69,13 @@ async def test_a_node_that_is_paused_for_three_leases_does_no_harm_when_it_goes_
         others = [nodes[0], nodes[2]]
         async with story.load():
             await story.progress(100)
-            paused.send_signal(signal.SIGSTOP)
+            await pause_without_lock(paused, nodes.journal)
             began_s = time.monotonic()
+            # Whoever sends clients to nodes sees that it does not answer.
+            paused.was_ready = False
             took_s = await story.served_again_s()
             print(f"served again after {took_s:.2f} s")
+            assert took_s < TAKE_OVER_MAX_S
 
             async def three_leases_later() -> bool:
                 return time.monotonic() - began_s > 3 * LEASE_S
@@ -94,6 +99,38 @@ async def test_a_node_that_is_paused_for_three_leases_does_no_harm_when_it_goes_
             await nodes.start(paused)
         await nodes.formed(nodes.all)
         assert await story.wrong() == []
+
+
+async def pause_without_lock(node: NodeProcess, journal: Path) -> None:
+    """Stops a node while it neither has the file's lock nor is the next to get it: else it would hold up everybody, as
+    a foreign process does."""
+    locks = [os.open(f"{journal}-lock{which}", os.O_RDWR) for which in ("-gate", "")]
+    try:
+        for _ in range(50):
+            node.send_signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(1.0):
+                    for lock in locks:
+                        while not taken(lock):
+                            await asyncio.sleep(0)
+                return
+            except TimeoutError:
+                node.send_signal(signal.SIGCONT)
+            finally:
+                for lock in locks:
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+        raise AssertionError("it held the lock whenever it was stopped")
+    finally:
+        for lock in locks:
+            os.close(lock)
+
+
+def taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def test_a_foreign_process_that_holds_the_write_lock_delays_and_destroys_nothing(tmp_path: Path) -> None:

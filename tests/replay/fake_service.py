@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ class FakeService:
     def __init__(self, *, fault: Fault = lambda number, path: None, oversells_by: int = 0) -> None:
         self.capacities: dict[str, int] = {}
         self.held: dict[str, dict[str, int]] = {}
+        self.availability_asked = asyncio.Event()
+        self.not_shown: set[str] = set()
+        """Pools of which the read model shows nothing."""
         self.requests = 0
         self.acted = 0
         self._answers: dict[tuple[str, str, str], tuple[int, dict[str, Any]]] = {}
@@ -34,6 +38,7 @@ class FakeService:
         app.router.add_post("/rpc/reserve", self._keyed(self._reserve))
         app.router.add_post("/rpc/release", self._keyed(self._release))
         app.router.add_get("/rpc/pools/{pool_id}", self._get)
+        app.router.add_post("/rpc/availability", self._availability)
         return app
 
     def _keyed(self, act: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -82,6 +87,11 @@ class FakeService:
     def _figures(self, pool_id: str) -> dict[str, Any]:
         capacity, reserved = self.capacities[pool_id], len(self.held[pool_id])
         return {"pool_id": pool_id, "capacity": capacity, "reserved": reserved, "remaining": capacity - reserved}
+
+    async def _availability(self, request: web.Request) -> web.StreamResponse:
+        wanted = (await request.json())["pool_ids"]
+        self.availability_asked.set()
+        return _answer(200, {"pools": [self._figures(pool) for pool in wanted if pool not in self.not_shown]})
 
     async def _get(self, request: web.Request) -> web.Response:
         return _answer(200, self._figures(request.match_info["pool_id"]))

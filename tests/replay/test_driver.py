@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
-from examples.capacity_service import replay_client
+from examples.capacity_service import replay_client, replay_driver
 from examples.capacity_service.bookings import Booking, Command, Recomputation, command_stream, peak_demand, recompute
 from examples.capacity_service.replay import replay
 from examples.capacity_service.replay_client import GaveUp, ServiceClient
@@ -60,6 +60,7 @@ async def replayed(service: FakeService, report: io.BytesIO | None = None) -> tu
         await driver.create_pools(key="create")
         await driver.drive()
         await driver.compare_pools()
+        assert await driver.compare_availability(url)
     return driver, client
 
 
@@ -67,6 +68,8 @@ async def replayed(service: FakeService, report: io.BytesIO | None = None) -> tu
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_client, "BACKOFF_MIN_S", 0.001)
     monkeypatch.setattr(replay_client, "BACKOFF_MAX_S", 0.002)
+    monkeypatch.setattr(replay_driver, "READ_MODEL_MAX_S", 0.2)
+    monkeypatch.setattr(replay_driver, "AVAILABILITY_RETRY_S", 0.001)
 
 
 async def test_a_right_service_shows_no_difference() -> None:
@@ -128,6 +131,45 @@ async def test_a_service_that_forgets_is_found_out() -> None:
     assert [difference.split()[1] for difference in driver.figures.differences] == [f"{pool}:"]
 
 
+async def test_a_read_model_that_lags_is_waited_for_and_one_that_lacks_a_pool_is_found_out() -> None:
+    stream, expected = some_bookings()
+    service = FakeService()
+    async with serving(service) as url, ServiceClient([url], connections=4, patience_s=5) as client:
+        driver = Driver(client, stream, expected, concurrency=4)
+        await driver.create_pools(key="create")
+        await driver.drive()
+        late, never = list(service.held)[:2]
+        service.not_shown = {late, never}
+        comparing = asyncio.create_task(driver.compare_availability(url))
+        await service.availability_asked.wait()
+        service.not_shown = {never}
+        assert await comparing
+    [difference] = driver.figures.differences
+    assert difference.startswith(f"pool {never}: availability at {url} shows nothing")
+
+
+async def test_a_node_that_has_gone_is_not_asked_what_is_available() -> None:
+    stream, expected = some_bookings()
+    async with ServiceClient(["http://127.0.0.1:1"], connections=1, patience_s=5) as client:
+        driver = Driver(client, stream, expected, concurrency=1)
+        assert not await driver.compare_availability("http://127.0.0.1:1")
+    assert driver.figures.differences == []
+
+
+async def test_the_command_asks_every_node_that_it_is_given() -> None:
+    one, other = FakeService(), FakeService()
+    # Two nodes of one service.
+    other.capacities, other.held, other._answers = one.capacities, one.held, one._answers
+    async with serving(one) as first, serving(other) as second:
+        arguments = ["--url", f"{first}, {second}/", "--url", first, "--limit", "100"]
+        result = await asyncio.to_thread(CliRunner().invoke, replay, arguments)
+    assert result.exit_code == 0, result.output
+    assert "at every node: 0 differences" in result.output.replace("\n", " ")
+    assert one.availability_asked.is_set()
+    assert other.availability_asked.is_set()
+    assert min(one.requests, other.requests) > 20
+
+
 async def test_the_command_ends_with_1_on_a_difference() -> None:
     async with serving(FakeService(oversells_by=1)) as url:
         arguments = ["--url", url, "--limit", "200", "--capacity", "1"]
@@ -148,7 +190,10 @@ def test_the_command_says_in_one_line_that_nobody_answers() -> None:
     assert "Error: POST /rpc/pools: no final answer for 1 s" in result.output
 
 
-@pytest.mark.parametrize("arguments", [["--speed", "fast"], ["--speed", "0"], ["--capacity", "much"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--speed", "fast"], ["--speed", "0"], ["--capacity", "much"], ["--url", "127.0.0.1:8080"], ["--url", ","]],
+)
 def test_a_wrong_option_is_explained(arguments: list[str]) -> None:
     result = CliRunner().invoke(replay, arguments)
     assert result.exit_code == 2

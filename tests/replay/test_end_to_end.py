@@ -11,7 +11,6 @@ import asyncio
 import io
 import os
 import random
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ import pytest
 from examples.capacity_service.bookings import Command, Recomputation, command_stream, peak_demand, recompute
 from examples.capacity_service.replay_client import ServiceClient
 from examples.capacity_service.replay_driver import Driver
+from tests.processes.nodes import free_port
 from tests.replay.test_bookings import real_bookings
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -36,9 +36,7 @@ class Node:
     """A node that can be killed and started again on the same port and file."""
 
     def __init__(self, journal: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address, self._remoting = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self._journal = journal
         self.log = journal.with_suffix(".log")
         self._process: asyncio.subprocess.Process
@@ -48,7 +46,7 @@ class Node:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "examples.capacity_service", "node", "--name", "n1", "--http", self.address),
-                *("--journal", f"sqlite:///{self._journal}"),
+                *("--remoting", self._remoting, "--journal", f"sqlite:///{self._journal}"),
                 cwd=PROJECT,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -121,6 +119,7 @@ async def test_a_node_that_is_killed_on_the_way_has_every_acknowledged_command_o
             await driver.drive()
             await killing
             await driver.compare_pools()
+            assert await driver.compare_availability(f"http://{node.address}")
             assert client.retries > 0, "the node was killed while commands were in flight"
         assert await node.terminate() == 0
     assert driver.figures.differences == []
