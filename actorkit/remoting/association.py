@@ -58,6 +58,10 @@ class State(Enum):
     ENDED = "ended"
 
 
+_BATCH = FrameKind.BATCH
+_OPEN = State.OPEN
+
+
 class Association:
     """One connection. ``initiate`` and ``listen`` make one; its owner sends ``outgoing`` after each call."""
 
@@ -118,6 +122,10 @@ class Association:
             return ()
         try:
             kind, body = open_handshake(frame) if self._opener is None else self._opener.open(frame)
+            if kind is _BATCH and self.state is _OPEN:
+                # As the table says; it is what almost all frames are.
+                self._heard_s = now_s
+                return self._on_batch(body)
             handle = self._TRANSITIONS.get((self.state, kind))
             if handle is None:
                 raise FrameError(f"a {kind.name} frame came where none may come ({self.state.value})")

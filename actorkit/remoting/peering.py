@@ -123,11 +123,11 @@ class Peering:
 
     def send(self, address: str, payload: bytes) -> bool:
         """Queues an encoded message. False: it was surely not sent."""
-        route = self._route(address) if self._running else None
-        if route is None or not route.offer(payload):
+        route = self.routes.get(address) or self._route(address)
+        if route is None or not self._running or not route.offer(payload):
             self.counters.messages_not_accepted += 1
             return False
-        if len(route.outbox) == 1:
+        if route.outbox.size_bytes == len(payload):
             if not self._dirty:
                 self._loop.call_soon(self._flush)
             self._dirty.append(route)
@@ -172,7 +172,7 @@ class Peering:
         if peer is None or self.open.get(peer.address) is not connection:
             return
         outbox = self.routes[peer.address].outbox
-        while outbox and connection.writable_now:
+        while outbox.size_bytes and connection.writable_now:
             connection.send_batch(outbox.take_batch())
 
     def _discard(self, route: Route) -> None:

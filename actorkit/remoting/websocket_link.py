@@ -52,24 +52,25 @@ class WebSocketLink:
         if self._over or self._closer is not None:
             return True
         if self._writer is None and len(frame) <= _AT_ONCE_MAX_BYTES and not self._socket.get_write_buffer_size():
-            self._send_at_once(frame)
-            return True
+            return self._send_at_once(frame)
         self._frames.append(frame)
         self._frames_bytes += len(frame)
         if self._writer is None:
             self._writer = self._loop.create_task(self._write())
-        self._waited_for = self._frames_bytes > self._buffer_bytes
+        if self._frames_bytes > self._buffer_bytes:
+            # Until there is room again and that has been said: a heartbeat in between must not pass for it.
+            self._waited_for = True
         return not self._waited_for
 
-    def _send_at_once(self, frame: bytes) -> None:
+    def _send_at_once(self, frame: bytes) -> bool:
         """Without a task: with nothing buffered and a small frame there is nothing that aiohttp would wait for."""
         try:
             self._websocket.send_bytes(frame).send(None)
         except StopIteration:
-            return
+            return True
         except (ConnectionError, RuntimeError):
             # It is closing; whoever reads will say so.
-            return
+            return True
         raise AssertionError("an empty transport wanted to be waited for")
 
     async def _write(self) -> None:

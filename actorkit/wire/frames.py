@@ -42,6 +42,7 @@ HANDSHAKE_BODY_MAX_BYTES: Final = 2048
 """More than any honest handshake needs; nothing larger is looked at before the peer is known."""
 
 _PREFIX = Struct(">BBHQ")
+_PREFIX_BYTES = _PREFIX.size
 _MAC_BYTES = 16
 _NO_MAC = bytes(_MAC_BYTES)
 _ARRAY16_MAX = 0xFFFF
@@ -88,7 +89,7 @@ def handshake_frame(kind: FrameKind, body: bytes) -> bytes:
 def open_handshake(frame: bytes) -> tuple[FrameKind, bytes]:
     """Its kind and body. Raises ``FrameError``."""
     kind, version, counter = _prefix(frame)
-    if version != 0 or counter != 0 or frame[_PREFIX.size : HEADER_BYTES] != _NO_MAC:
+    if version != 0 or counter != 0 or frame[_PREFIX_BYTES:HEADER_BYTES] != _NO_MAC:
         raise FrameError(f"a {kind.name} frame of version {version} came before the handshake was over")
     if len(frame) > HEADER_BYTES + HANDSHAKE_BODY_MAX_BYTES:
         raise FrameError(f"a {kind.name} frame of {len(frame)} bytes is larger than a handshake needs")
@@ -140,7 +141,7 @@ class Opener:
             raise FrameError(f"a frame of {len(frame)} bytes exceeds the limit of {self._limit}")
         kind, version, counter = _prefix(frame)
         body = memoryview(frame)[HEADER_BYTES:]
-        if not compare_digest(frame[_PREFIX.size : HEADER_BYTES], _mac(self._key, frame[: _PREFIX.size], body)):
+        if not compare_digest(frame[_PREFIX_BYTES:HEADER_BYTES], _mac(self._key, frame[:_PREFIX_BYTES], body)):
             raise FrameError("a frame was not made by the peer of this session: its MAC is wrong")
         if version != self._version or counter != self._counter:
             raise FrameError(

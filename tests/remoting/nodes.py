@@ -8,7 +8,7 @@ from actorkit.ids import NodeId
 from actorkit.remoting import Connected, Disconnected, Peer, PeerEvent, Remoting, RemotingSettings
 from actorkit.remoting.handshake import PROTOCOL_VERSIONS
 from actorkit.testing.simulation import Network, Process, SeededRandomness, SimulatedLoop, stream
-from actorkit.testing.simulation.transport import SimulatedTransport
+from actorkit.testing.simulation.transport import SimulatedTransport, TcpSettings
 
 SECRET = "a secret of the tests, which is long enough"
 
@@ -35,6 +35,7 @@ class Talker:
         secret: str | None = SECRET,
         settings: RemotingSettings = RemotingSettings(),  # noqa: B008 - frozen
         versions: tuple[int, int] = PROTOCOL_VERSIONS,
+        tcp: TcpSettings = TcpSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.loop = loop
         self.address = f"{name}:9080"
@@ -49,7 +50,7 @@ class Talker:
                 node=self.node,
                 address=self.address,
                 cluster=cluster,
-                transport=SimulatedTransport(loop, network, self.address),
+                transport=SimulatedTransport(loop, network, self.address, settings=tcp),
                 randomness=SeededRandomness(stream(seed, f"{name}/{life}")),
                 secret=secret,
                 settings=settings,

@@ -13,11 +13,13 @@ import pytest
 from actorkit.ids import NodeId
 from actorkit.remoting import Connected, Disconnected, PeerEvent, RemotingSettings, Unreachable
 from actorkit.testing.simulation import Network, SimulatedLoop, stream
+from actorkit.testing.simulation.transport import TcpSettings
 from tests.remoting.nodes import SECRET, Note, Talker
 
 NAMES = ("a", "b", "c")
 CHAOS_S = 30.0
-SMALL = RemotingSettings(outbox_max_messages=50, link_buffer_bytes=1000)
+SMALL = RemotingSettings(outbox_max_messages=50)
+TIGHT = TcpSettings(buffer_bytes=300)
 
 
 class Sender(Talker):
@@ -69,9 +71,12 @@ class Chaos:
         if lives and lives[-1].process.alive:
             return
         settings = SMALL if self.random.random() < 0.5 else RemotingSettings()
+        tcp = TIGHT if self.random.random() < 0.5 else TcpSettings()
         life = len(lives) + 1
         lives.append(
-            Sender(self.loop, self.network, name, life=life, seed=self.seed, secret=self.secret, settings=settings)
+            Sender(
+                self.loop, self.network, name, life=life, seed=self.seed, secret=self.secret, settings=settings, tcp=tcp
+            )
         )
         lives[-1].begin()
 

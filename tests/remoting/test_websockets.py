@@ -10,8 +10,11 @@ import pytest
 
 from actorkit.errors import ConfigurationError
 from actorkit.remoting import Connected, Disconnected, RemotingSettings, Unreachable, mutual_tls
-from tests.remoting.nodes import SECRET
-from tests.remoting.sockets import SocketNode, free_port, started, until
+from actorkit.remoting.handshake import Hello, encode
+from actorkit.wire import FrameKind, Sealer
+from actorkit.wire.frames import handshake_frame
+from tests.remoting.nodes import SECRET, Note
+from tests.remoting.sockets import SocketNode, free_port, knocking, started, until
 
 QUICK = RemotingSettings(heartbeat_s=0.05, idle_timeout_s=0.3, backoff_max_s=0.1)
 
@@ -148,6 +151,57 @@ async def test_a_half_open_connection_is_noticed_by_both_and_made_again() -> Non
         await until(lambda: b.numbers()[-1] == 3)
         assert len(b.heard) == 3
     await proxy.stop()
+
+
+async def test_a_node_that_is_dialled_by_another_name_is_one_peer() -> None:
+    a, b = SocketNode("a"), SocketNode("b", echo=True)
+    async with started(a, b):
+        alias = f"localhost:{b.remoting.address.rpartition(':')[2]}"
+        for number in range(3):
+            assert a.remoting.send(alias, Note(number))
+        await until(lambda: len(a.heard) == 3)
+        assert a.remoting.send(alias, Note(3))
+        assert a.say(b, 4)
+        await until(lambda: len(a.heard) == 5)
+        assert b.numbers() == a.numbers() == [0, 1, 2, 3, 4]
+        assert a.told == [Connected(b.node, b.remoting.address)]
+        assert a.remoting.connected(alias) == a.remoting.connected(b.remoting.address)
+        assert len(b.remoting.peers) == 1
+
+
+async def test_a_node_does_not_connect_to_itself() -> None:
+    a = SocketNode("a")
+    async with started(a):
+        for address in (a.remoting.address, a.remoting.address.replace("127.0.0.1", "localhost")):
+            a.remoting.send(address, Note(1))
+        await until(lambda: len(a.told) == 2)
+        assert all(isinstance(event, Unreachable) and "the same node" in event.why for event in a.told)
+        assert a.heard == []
+
+
+async def test_a_peer_that_takes_nothing_costs_no_more_than_its_outbox_and_is_disconnected() -> None:
+    settings = RemotingSettings(stalled_max_s=0.5, outbox_max_bytes=4 << 20, heartbeat_s=0.1)
+    victim = SocketNode("victim", secret=None, settings=settings)
+    async with started(victim), knocking(victim.remoting.address) as socket:
+        hello = Hello(1, 1, "tests", "deaf", "1", "127.0.0.1:1", False, bytes(32))
+        await socket.send_bytes(handshake_frame(FrameKind.HELLO, encode(hello)))
+        await socket.receive_bytes()
+        await socket.send_bytes(handshake_frame(FrameKind.PROOF, b"\x91\xc4\x00"))
+        await until(lambda: victim.told)
+        sealer = Sealer(1, b"")
+        taken = 0
+        async with asyncio.timeout(10):
+            while len(victim.told) == 1:
+                while victim.remoting.send("127.0.0.1:1", Note(taken, "x" * 100_000)):
+                    taken += 1
+                    await asyncio.sleep(0)
+                    if len(victim.told) > 1:
+                        break
+                # It is heard of all the time; it only never reads.
+                await socket.send_bytes(sealer.seal(FrameKind.HEARTBEAT))
+                await asyncio.sleep(0.02)
+        assert "it has taken nothing for 0.5 s" in str(victim.told[1])
+        assert victim.remoting.queued_messages == 0
 
 
 def test_it_does_not_listen_to_strangers_without_authentication() -> None:

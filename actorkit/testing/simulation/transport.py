@@ -171,7 +171,9 @@ class _Link:
     def send(self, frame: bytes) -> bool:
         if not self._closing:
             self.transmit("data", frame)
-        self._waits_for_room = self._unacknowledged_bytes > self._transport.settings.buffer_bytes
+        if self._unacknowledged_bytes > self._transport.settings.buffer_bytes:
+            # Until there is room again and that has been said: a heartbeat in between must not pass for it.
+            self._waits_for_room = True
         return not self._waits_for_room
 
     def trust(self) -> None:
