@@ -62,7 +62,8 @@ def room(shards: int, weight: float, weights: float) -> int:
 def place(shards: int, members: Sequence[PlacedMember]) -> Placement:
     """The owner of each shard. The order of the members does not matter.
 
-    No member is given more than ``room``. 256 shards on 1,000 members take some 30 ms, on ten members 1 ms.
+    No member is given more than ``room``. 256 shards on 1,000 members take some 15 ms (60 ms the first time, when their
+    points are not known yet), on ten members 0.2 ms.
     """
     weights: dict[str, float] = {}
     for name, weight in members:
