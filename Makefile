@@ -11,43 +11,53 @@ PYTHON ?= $(firstword $(foreach python,$(CANDIDATES),$(shell $(python) -c '$(CAP
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-HTTP ?= 127.0.0.1:8080
+NODES ?= 3
+BASE_HTTP ?= 8080
 JOURNAL ?= sqlite:///capacity.db
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SEEDS ?= 2000
 SIMULATE_ARGS ?=
+MINUTES ?= 10
+NEMESIS_ARGS ?=
+FIRST := $(BASE_HTTP)
+LAST := $(shell expr $(BASE_HTTP) + $(NODES) - 1)
+EMPTY :=
+COMMA := ,
+URLS := $(subst $(EMPTY) $(EMPTY),$(COMMA),$(foreach port,$(shell seq $(FIRST) $(LAST)),http://127.0.0.1:$(port)))
 LINTED := actorkit examples tests bench pytest_actorkit.py
 
-.PHONY: help run test simulate check bench format clean
+.PHONY: help run test simulate nemesis check bench format clean
 
 help:
-	@echo 'make run      start the capacity service on $(HTTP), its journal in $(JOURNAL)'
+	@echo 'make run      start the capacity service: $(NODES) nodes, HTTP from port $(BASE_HTTP) on, on the journal $(JOURNAL)'
 	@echo 'make test     run all tests (PYTEST_ARGS="-k gate" for some of them)'
 	@echo 'make simulate SEEDS=100000   search so many seeds on all cores (SIMULATE_ARGS="--first 7" for certain ones)'
+	@echo 'make nemesis MINUTES=60      real bookings into real processes that are killed, paused, restarted; then the verdict'
 	@echo 'make check    ruff, mypy --strict, pyright and the layering test'
 	@echo 'make bench    measure each figure against its floor (BENCH_ARGS="latency recovery" for some)'
 	@echo 'make format   let ruff format and mend what it can'
 	@echo 'make clean    remove the environment, caches and build results (journals stay)'
 	@echo
-	@echo 'PYTHON=$(if $(PYTHON),$(PYTHON),none found that is 3.11 or newer) VENV=$(VENV) HTTP=$(HTTP) JOURNAL=$(JOURNAL)'
+	@echo 'PYTHON=$(if $(PYTHON),$(PYTHON),none found that is 3.11 or newer) VENV=$(VENV) NODES=$(NODES) BASE_HTTP=$(BASE_HTTP) JOURNAL=$(JOURNAL)'
 
 run: $(VENV)/.ready-to-run
-	@echo 'Starting the capacity service; its journal is $(JOURNAL). Stop it with Ctrl-C.'
+	@echo 'Starting $(NODES) nodes of the capacity service; their journal is $(JOURNAL). Stop them with Ctrl-C.'
 	@echo
-	@echo 'Look at        http://$(HTTP)/health/ready  /metrics  /cluster/shards  /openapi.json'
-	@echo 'Then try, in another terminal:'
+	@echo 'Look at        http://127.0.0.1:$(BASE_HTTP)/health/ready  /cluster/members  /cluster/shards  /metrics  /openapi.json'
+	@echo 'Then try, in another terminal; whichever node you ask answers:'
 	@echo
-	@echo "  curl -s http://$(HTTP)/rpc/pools -H 'content-type: application/json' -d '{\"pool_id\": \"gpu-a100\", \"capacity\": 8}'"
-	@echo "  curl -s http://$(HTTP)/rpc/reserve -H 'content-type: application/json' -d '{\"pool_id\": \"gpu-a100\", \"quantity\": 3}'"
-	@echo "  curl -s http://$(HTTP)/rpc/pools/gpu-a100"
+	@echo "  curl -s http://127.0.0.1:$(FIRST)/rpc/pools -H 'content-type: application/json' -d '{\"pool_id\": \"gpu-a100\", \"capacity\": 8}'"
+	@echo "  curl -s http://127.0.0.1:$(LAST)/rpc/reserve -H 'content-type: application/json' -d '{\"pool_id\": \"gpu-a100\", \"quantity\": 3}'"
+	@echo "  curl -s http://127.0.0.1:$(FIRST)/rpc/pools/gpu-a100"
 	@echo
-	@echo 'Or replay 119,390 real hotel bookings into it:'
+	@echo 'Or replay 119,390 real hotel bookings through all of them, and kill one with kill -9 meanwhile:'
 	@echo
-	@echo '  $(BIN)/python -m examples.capacity_service replay --url http://$(HTTP)'
+	@echo '  $(BIN)/python -m examples.capacity_service replay --url $(URLS)'
+	@echo '  $(BIN)/actorkit members http://127.0.0.1:$(FIRST)'
 	@echo
-	@exec $(BIN)/python -m examples.capacity_service node --http $(HTTP) --journal $(JOURNAL)
+	@exec $(BIN)/python -m examples.capacity_service cluster --nodes $(NODES) --base-http $(BASE_HTTP) --journal $(JOURNAL)
 
 test: $(VENV)/.ready-to-develop
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
@@ -56,6 +66,10 @@ test: $(VENV)/.ready-to-develop
 simulate: $(VENV)/.ready-to-develop
 	@$(BIN)/python -m actorkit.testing.simulation.command tests.simulation.trials:CAPACITY --seeds $(SEEDS) \
 		--cases tests/simulation/regressions $(SIMULATE_ARGS)
+
+# Prints its seed first: NEMESIS_ARGS="--seed 7" does the same again, as far as real processes can.
+nemesis: $(VENV)/.ready-to-develop
+	@$(BIN)/python -m tests.processes.nemesis --minutes $(MINUTES) $(NEMESIS_ARGS)
 
 check: $(VENV)/.ready-to-develop
 	$(BIN)/python -m ruff check $(LINTED)

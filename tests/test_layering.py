@@ -52,6 +52,7 @@ IMPURE_CALLS = frozenset({"open", "input", "print", "datetime.now", "datetime.ut
 """The same, in what needs no import or comes with something harmless."""
 
 SHELLS: dict[str, str] = {
+    "cli": "is a command, which asks a node over HTTP",
     "clock": "is the seam for time and randomness",
     "actor/cell": "runs turns on the loop",
     "actor/deadlines": "one sweep of the loop's timer for all deadlines",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
 from asyncio.subprocess import Process
@@ -36,6 +37,7 @@ async def run_local_cluster(nodes: int, base_http: int, journal: str, say: Calla
     addresses = _addresses(nodes, base_http)
     seeds = ",".join(str(remoting) for _, remoting in addresses)
     processes: dict[str, Process] = {}
+    commands: dict[str, list[str]] = {}
     stopping = False
 
     def pass_on(number: int) -> None:
@@ -45,20 +47,23 @@ async def run_local_cluster(nodes: int, base_http: int, journal: str, say: Calla
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    async def ended(name: str, process: Process) -> int:
+    async def ended(name: str, process: Process, command: list[str]) -> int:
         status = await process.wait()
         if not stopping:
-            say(f"{name} has ended with status {status}")
+            say(f"{name} has ended with status {status}; start it again with: {shlex.join(command)}")
         return status
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, pass_on, signum)
+    # The terminal is closed: the nodes, in sessions of their own, would not hear of it.
+    loop.add_signal_handler(signal.SIGHUP, pass_on, signal.SIGTERM)
     for number, (http, remoting) in enumerate(addresses, start=1):
         name = f"n{number}"
         command = [sys.executable, "-m", "examples.capacity_service", "node", "--name", name, "--http", str(http)]
         command += ["--remoting", str(remoting), "--seeds", seeds, "--journal", journal]
+        commands[name] = command
         # In a session of its own, so that Ctrl-C reaches it once, from here.
         processes[name] = await asyncio.create_subprocess_exec(*command, start_new_session=True)
-    statuses = await asyncio.gather(*(ended(name, process) for name, process in processes.items()))
+    statuses = await asyncio.gather(*(ended(name, process, commands[name]) for name, process in processes.items()))
     return next((status for status in statuses if status), 0)

@@ -37,10 +37,10 @@ class Story:
     def failures(self) -> list[str]:
         return [failure for caller in self.callers for failure in caller.failures]
 
-    async def create_pools(self) -> None:
+    async def create_pools(self, capacity: int = CAPACITY) -> None:
         creator = self.caller("creator")
         for pool in self.pools:
-            told = await creator.call("change", pool, {"capacity": CAPACITY}, key=creator.next_key())
+            told = await creator.call("change", pool, {"capacity": capacity}, key=creator.next_key())
             assert told.status == 200, told
 
     @asynccontextmanager
