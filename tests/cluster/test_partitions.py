@@ -111,7 +111,7 @@ def test_a_paused_node_is_downed_and_stops_when_it_hears_of_it() -> None:
     village.run(1.5)
     assert lives[2].seen(Downed)
     assert not lives[2].seen(MemberUnreachable)
-    village.start("n2", SEEDS) if not lives[2].alive else village.crash(lives[2])
+    village.crash(lives[2])
     village.start("n2", SEEDS)
     village.converges(5.0)
 
@@ -126,12 +126,30 @@ def test_a_node_that_paused_blames_nobody_for_its_own_silence() -> None:
     assert lives[0].seen(MemberReachable, lives[1].node)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_node_that_stood_still_and_heard_nothing_accuses_nobody(seed: int) -> None:
+    village = Village(seed)
+    lives = cluster(village, 5)
+    # Any moment, so that it may just be waiting for an answer.
+    village.run(village.random.random() + 0.001)
+    while not lives[1].core._prober._out:
+        village.run(0.001)
+    village.pause(lives[1], 0.8, deaf=True)
+    village.run(6.0)
+    assert village.one_cluster()
+    assert [life.core.myself.version for life in lives if life is not lives[1]] == [0] * 4
+
+
 def test_a_node_that_has_not_run_for_too_long_stops_by_itself() -> None:
     village = Village(1)
-    lives = cluster(village, 3)
-    village.pause(lives[2], 2000.0)
-    village.run(2000.001)
-    assert lives[2].downed
+    alone = village.start("n0")
+    village.run(1.0)
+    village.pause(alone, 1700.0)
+    village.run(1701.0)
+    assert alone.up
+    village.pause(alone, 1900.0)
+    village.run(1900.001)
+    assert alone.downed
 
 
 def test_without_a_majority_by_quorum_all_stop() -> None:

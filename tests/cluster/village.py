@@ -48,6 +48,7 @@ class Life:
         self.seeds = seeds
         self.alive = True
         self.paused = False
+        self.deaf = False
         self.held: list[tuple[NodeId, str, Message]] = []
         self.wakes_s = float("inf")
         self.log: list[tuple[float, ClusterEvent]] = []
@@ -140,9 +141,9 @@ class Village:
     def crash(self, life: Life) -> None:
         life.alive = False
 
-    def pause(self, life: Life, for_s: float) -> None:
-        """It does nothing; what arrives waits."""
-        life.paused = True
+    def pause(self, life: Life, for_s: float, *, deaf: bool = False) -> None:
+        """It does nothing; what arrives waits, or is lost if it is ``deaf``."""
+        life.paused, life.deaf = True, deaf
         self.later(for_s, lambda: self._resume(life))
 
     def _resume(self, life: Life) -> None:
@@ -209,6 +210,8 @@ class Village:
         def arrive() -> None:
             life = self.at.get(address)
             if life is None or not life.alive or (sender.address, address) in self.blocked:
+                return
+            if life.paused and life.deaf:
                 return
             if life.paused:
                 life.held.append((sender.node, sender.address, message))
