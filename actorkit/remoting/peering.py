@@ -7,9 +7,9 @@ connections stays in ``arbitration``. Here they meet the transport and the loop'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -30,14 +30,22 @@ from actorkit.wire.codec import Codec
 
 __all__ = ["Peering", "Upper"]
 
+_OPEN = State.OPEN
+_BACKOFF = RouteState.BACKOFF
+
 _log = structlog.get_logger("actorkit.remoting")
 
 
 class Upper(Protocol):
     """Whom peering tells what comes."""
 
-    def deliver(self, peer: Peer, message: msgspec.Struct) -> None:
-        """A message has come. Does not raise."""
+    @property
+    def receivers(self) -> Mapping[type[msgspec.Struct], Callable[[Peer, Any], None]]:
+        """Who takes messages of each declared type."""
+        ...
+
+    def receiver_failed(self, message: msgspec.Struct, error: Exception) -> None:
+        """A receiver has raised."""
         ...
 
     def tell(self, event: PeerEvent) -> None:
@@ -77,6 +85,7 @@ class Peering:
         self._randomness = randomness
         self._settings = settings
         self._upper = upper
+        self._receivers = upper.receivers
         self._admission = Admission(rate_per_s=settings.connect_rate_per_s, burst=settings.connect_burst)
         self._aliases: dict[str, str] = {}
         self._dials: dict[str, _Dial] = {}
@@ -124,7 +133,15 @@ class Peering:
     def send(self, address: str, payload: bytes) -> bool:
         """Queues an encoded message. False: it was surely not sent."""
         route = self.routes.get(address) or self._route(address)
-        if route is None or not self._running or not route.offer(payload):
+        if route is None or not self._running:
+            accepted = False
+        elif route.state is _BACKOFF:
+            # Nothing is accepted now, but once the wait is over it is tried again.
+            route.wanted = True
+            accepted = False
+        else:
+            accepted = route.outbox.offer(payload)
+        if route is None or not accepted:
             self.counters.messages_not_accepted += 1
             return False
         if route.outbox.size_bytes == len(payload):
@@ -366,9 +383,13 @@ class Peering:
         """Gives messages to their receivers."""
         peer = connection.association.peer
         assert peer is not None
+        association, receivers = connection.association, self._receivers
         for message in messages:
-            self._upper.deliver(peer, message)
-            if connection.association.state is not State.OPEN:
+            try:
+                receivers[type(message)](peer, message)
+            except Exception as error:  # noqa: BLE001 - its defect; the connection goes on
+                self._upper.receiver_failed(message, error)
+            if association.state is not _OPEN:
                 return
 
     def dropped(self, connection: Connection, errors: Sequence[WireError]) -> None:

@@ -71,8 +71,9 @@ class Remoting:
                 "node: set a secret (the same on all nodes) or mutual TLS, or listen on 127.0.0.1"
             )
         self._codec = Codec(settings.wire)
+        self.receivers: dict[type[msgspec.Struct], Callable[[Peer, Any], None]] = {}
+        """Who takes messages of each type; ``register`` adds to it."""
         self._peering = Peering(local, transport, self._codec, randomness, settings, self)
-        self._receivers: dict[type[msgspec.Struct], Callable[[Peer, Any], None]] = {}
         self._subscribers: list[Callable[[PeerEvent], None]] = []
 
     def register(self, message_type: type[M], receive: Callable[[Peer, M], None]) -> None:
@@ -81,9 +82,9 @@ class Remoting:
         Raises ``DeclarationError`` where it is no message type (see ``actorkit.wire.codec``) or has a receiver.
         """
         self._codec.declare(message_type)
-        if message_type in self._receivers:
+        if message_type in self.receivers:
             raise DeclarationError(f"messages of the type {message_type.__qualname__} have a receiver already")
-        self._receivers[message_type] = receive
+        self.receivers[message_type] = receive
 
     def subscribe(self, changed: Callable[[PeerEvent], None]) -> None:
         """``changed`` is told what becomes of peers, in order with the messages that come from them."""
@@ -126,13 +127,10 @@ class Remoting:
         """Sends what is queued where there is a connection, says farewell, and closes everything."""
         await self._peering.stop()
 
-    def deliver(self, peer: Peer, message: msgspec.Struct) -> None:
-        """Gives a message that has come to its receiver, whose defects stay its own."""
-        try:
-            self._receivers[type(message)](peer, message)
-        except Exception as error:  # noqa: BLE001 - the connection goes on
-            self.counters.receivers_failed += 1
-            _log.error("remoting.receiver_failed", message=type(message).__qualname__, exc_info=error)
+    def receiver_failed(self, message: msgspec.Struct, error: Exception) -> None:
+        """A receiver has raised: a defect, which stays its own."""
+        self.counters.receivers_failed += 1
+        _log.error("remoting.receiver_failed", message=type(message).__qualname__, exc_info=error)
 
     def tell(self, event: PeerEvent) -> None:
         """Tells all subscribers what has become of a peer."""

@@ -80,13 +80,6 @@ class Route:
         self.last_session = b""
         """The newest session that was open here."""
 
-    def offer(self, payload: bytes) -> bool:
-        """Queues a message, unless there is no room or no hope at the moment."""
-        if self.state is RouteState.BACKOFF:
-            self.wanted = True
-            return False
-        return self.outbox.offer(payload)
-
     def step(self, event: RouteInput) -> None:
         """Raises ``KeyError`` where that cannot happen in this state: a defect."""
         self.state = _NEXT[self.state, event]

@@ -101,19 +101,6 @@ def test_hosts_are_forgotten_rather_than_kept_without_bound() -> None:
     assert len(admission._buckets) == 1_000
 
 
-def test_a_route_that_waits_accepts_nothing_and_remembers_that_it_was_wanted() -> None:
-    route = Route("b:1", RemotingSettings(), lambda: 0.5)
-    assert route.offer(b"1")
-    for event in (RouteInput.DIAL, RouteInput.FAILED):
-        route.step(event)
-    assert not route.wanted
-    assert not route.offer(b"2")
-    assert route.wanted
-    route.step(RouteInput.EXPIRED)
-    assert route.state is RouteState.IDLE
-    assert route.offer(b"3")
-
-
 def test_what_cannot_happen_to_a_route_raises() -> None:
     route = Route("b:1", RemotingSettings(), lambda: 0.5)
     possible = set()

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from actorkit.remoting import Connected, Disconnected, Unreachable
+from actorkit.remoting import Connected, Disconnected, RemotingSettings, Unreachable
 from actorkit.testing.simulation import Network, SimulatedLoop, stream
-from tests.remoting.nodes import Talker
+from tests.remoting.nodes import Note, Talker
 
 
 @pytest.fixture
@@ -102,3 +102,65 @@ async def test_of_two_simultaneous_connections_one_stays(loop: SimulatedLoop, se
     assert b.numbers() == list(range(10))
     assert a.told == [Connected(b.node, b.address)]
     assert b.told == [Connected(a.node, a.address)]
+
+
+async def test_what_was_refused_while_waiting_makes_the_next_attempt_begin(
+    loop: SimulatedLoop, network: Network
+) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    loop.crash(b.process)
+    a.say(b, 1)
+    await asyncio.sleep(0.02)
+    assert isinstance(a.told[-1], Unreachable)
+    assert not a.say(b, 2)
+    assert a.remoting.counters.messages_not_accepted == 1
+    again = Talker(loop, network, "b", life=2)
+    await asyncio.sleep(1)
+    assert a.connected == [again.node]
+    assert again.heard == []
+
+
+async def test_a_receiver_or_subscriber_that_raises_harms_nobody_else(loop: SimulatedLoop, network: Network) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect of the test")
+
+    before = b.remoting.receivers[Note]
+    b.remoting.receivers[Note] = fail
+    b.remoting.subscribe(fail)
+    await asyncio.sleep(0.1)
+    a.say(b, 1)
+    await asyncio.sleep(0.1)
+    b.remoting.receivers[Note] = before
+    a.say(b, 2)
+    await asyncio.sleep(0.1)
+    assert b.numbers() == [2]
+    assert b.remoting.counters.receivers_failed == 2
+    assert [type(event) for event in a.told] == [Connected]
+
+
+async def test_an_outbox_that_is_full_takes_no_more_and_the_rest_arrives(loop: SimulatedLoop, network: Network) -> None:
+    a = Talker(loop, network, "a", settings=RemotingSettings(outbox_max_messages=10))
+    b = Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    assert [a.say(b, number) for number in range(12)] == [True] * 10 + [False] * 2
+    await asyncio.sleep(1)
+    assert b.numbers() == list(range(10))
+    assert a.remoting.queued_messages == 0
+
+
+async def test_adjacent_protocol_versions_talk_and_others_are_told_apart(loop: SimulatedLoop, network: Network) -> None:
+    old = Talker(loop, network, "old", versions=(1, 1))
+    new = Talker(loop, network, "new", versions=(1, 2))
+    newest = Talker(loop, network, "newest", versions=(2, 3))
+    await asyncio.sleep(0.1)
+    old.say(new, 1)
+    newest.say(new, 2)
+    newest.say(old, 3)
+    await asyncio.sleep(1)
+    assert [(peer.node.name, peer.version) for peer, _ in new.heard] == [("old", 1), ("newest", 2)]
+    assert old.heard == []
+    unreachable = [event for event in newest.told if isinstance(event, Unreachable)]
+    assert "protocol versions 1 to 1" in unreachable[0].why
