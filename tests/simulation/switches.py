@@ -41,6 +41,8 @@ class Switch(NamedTuple):
     """Findings of these kinds count: what it is there to prevent."""
     patches: Patches = list
     store: StoreSettings = StoreSettings()
+    share: float = 0.66
+    """How likely each kind is to be in a plan: two thirds of them are, since there are few."""
     lasts_min_s: float = 0.0
     heals_after_s: float | None = None
     load: Load = Load()
@@ -56,11 +58,10 @@ class Switch(NamedTuple):
         return self._simulation(StoreSettings())
 
     def _simulation(self, store: StoreSettings) -> CapacitySimulation:
-        # Two thirds of the kinds are in each plan, since there are few.
         load = msgspec.structs.replace(self.load, store=store)
         return CapacitySimulation(
             kinds=self.kinds,
-            share=0.66,
+            share=self.share,
             nodes=self.nodes,
             load=load,
             lasts_min_s=self.lasts_min_s,
@@ -181,11 +182,14 @@ SWITCHES: tuple[Switch, ...] = (
     Switch(
         "raising the epoch in doubt",
         "an append that got no answer is believed lost while it may still arrive",
-        ("late_appends", "lost_store_answers"),
+        ("late_appends",),
         1,
         _ANSWERS,
         _epochs_are_not_raised,
-        lasts_min_s=2.0,
+        share=1.0,
+        lasts_min_s=4.0,
+        # So that what is late arrives before the end.
+        heals_after_s=30.0,
         load=Load(pools=10, capacity=2, hazards=0),
     ),
 )
