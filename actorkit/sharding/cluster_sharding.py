@@ -129,6 +129,7 @@ class ClusterSharding:
 
     def lost_contact(self, address: str) -> None:
         """The connection to a node has broken, or none can be made."""
+        self.incoming.disconnected(address)
         self.router.disconnected(address)
 
     def _address_of(self, owner: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from actorkit.errors import CallError, ConfigurationError, HandlerFailed, Unavailable
 from actorkit.ids import PersistenceId, shard_of
-from actorkit.persistence.calls import EntityCall
+from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.sharding.messages import (
     Failure,
     RemoteCall,
@@ -44,6 +44,8 @@ class Incoming:
         self._shards = shards
         self._answer = answer
         self._send = send
+        self._taken: dict[str, dict[int, EntityCall]] = {}
+        """By sender and number: calls that were taken and have not ended."""
         self._returns: dict[tuple[str, int], list[tuple[int, bool]]] = {}
         """By sender and shard: what goes back at the end of this turn of the loop."""
         self.received = 0
@@ -68,11 +70,25 @@ class Incoming:
         if not self._region.admits(call, message.shard, message.tenure):
             call.hand_back(call)
             return
+        self._taken.setdefault(sender, {})[message.number] = call
         call.future.add_done_callback(_Answering(self, sender, message.number, call))
         self._region.enter(call)
 
-    def reply(self, sender: str, number: int, call: EntityCall, future: asyncio.Future[Any]) -> None:
-        """The call has ended here: its caller is told how."""
+    def disconnected(self, sender: str) -> None:
+        """Its calls come again, with another number: those that have not begun must not overtake others then."""
+        for call in self._taken.pop(sender, {}).values():
+            if call.progress is Progress.QUEUED:
+                call.withdraw()
+
+    def ended(self, sender: str, number: int, call: EntityCall, future: asyncio.Future[Any]) -> None:
+        """The call has ended here: its caller is told how, unless it goes on elsewhere."""
+        taken = self._taken.get(sender)
+        if taken is not None:
+            taken.pop(number, None)
+        if not future.cancelled():
+            self._reply(sender, number, call, future)
+
+    def _reply(self, sender: str, number: int, call: EntityCall, future: asyncio.Future[Any]) -> None:
         error = future.exception()
         reply = b""
         failure: Failure | None = None
@@ -128,6 +144,4 @@ class _Answering:
         self._call = call
 
     def __call__(self, future: asyncio.Future[Any]) -> None:
-        # It is cancelled when it has been handed back.
-        if not future.cancelled():
-            self._incoming.reply(self._sender, self._number, self._call, future)
+        self._incoming.ended(self._sender, self._number, self._call, future)

@@ -288,8 +288,10 @@ def _check_added(streams: dict[str, list[Recorded]], operations: Sequence[Operat
 class Hazards:
     """The callers. ``story`` is done when they have had enough."""
 
-    def __init__(self, world: World, recorder: Recorder, *, operations: int, burst: int) -> None:
+    def __init__(self, world: World, recorder: Recorder, *, operations: int, burst: int, streams: int = 0) -> None:
+        """``streams`` is how many callers there are in each node that send one command after the other."""
         self._world = world
+        self._streams = streams
         self._recorder = recorder
         self._operations = operations
         self._burst = burst
@@ -307,6 +309,11 @@ class Hazards:
             ),
             world.loop.create_task(world.spawn(bursting.process, self._bursts(bursting), name="bursting")),
             world.loop.create_task(self._residents()),
+            *(
+                world.loop.create_task(self._stream(node, f"stream-{node.name}-{number}", f"m{number}"))
+                for node in world.nodes
+                for number in range(self._streams)
+            ),
         ]
         for task in tasks:
             await task
@@ -410,6 +417,21 @@ class Hazards:
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stream(self, node: Node, name: str, id: str) -> None:
+        """A command every few milliseconds, whatever becomes of those before, as long as its node lives."""
+        random = stream(self._world.seed, name)
+        while not node.up:
+            await self._sleep(0.05)
+        process, system = node.process, node.system
+        assert system is not None
+        number = 0
+        while process.alive and node.system is system and self._world.loop.now_s < self._world.plan.heal_at_s:
+            number += 1
+            operation = self._recorder.invoke(name, f"meter/{id}", "add", (1, name, number), at_us=self._now_us())
+            call = system.get(Meter, id).add.options(deadline_s=6.0)(1, name, number)
+            self._world.loop.start_in(process, self._heard(operation, call), name=name)
+            await self._sleep(0.06 * random.random())
 
     async def _heard(self, operation: int, call: Any) -> None:
         try:

@@ -18,6 +18,9 @@ from actorkit.persistence.deduplication import KeyMemory
 from actorkit.persistence.entity import Entity
 from actorkit.persistence.gate import Answer
 from actorkit.persistence.settling import Settling
+from actorkit.sharding.handoff import Handoffs, Input, Phase
+from actorkit.sharding.ownership import Ownership
+from actorkit.sharding.routing import Routing
 from actorkit.sharding.shard import Shard
 from actorkit.testing.simulation.search import attempt
 from actorkit.testing.simulation.store import StoreSettings
@@ -123,6 +126,34 @@ def _epochs_are_not_raised() -> list[Any]:
     return [patch.object(Shard, "settle_doubt", believe)]
 
 
+def _shards_are_given_up_at_once() -> list[Any]:
+    drain = Handoffs.transitions[Phase.OWNED, Input.ITS_TURN]
+    go_on = Routing._go_on
+
+    def drained(self: Handoffs, now: float, each: Any) -> None:
+        drain(self, now, each)
+        self._release(now, each)
+
+    async def released(self: Ownership, shard: Shard) -> None:
+        await self._leases.release([shard])
+        self._entities.invalidate(shard)
+        shard.settled(owned=False)
+        self._take_back(shard)
+        self._core.released(self._loop.time(), shard.shard)
+        self._carry_out()
+
+    def gone_on(self: Routing[Any], location: Any, lane: Any) -> None:
+        out, lane.out, lane.busy = lane.out, 0, False
+        go_on(self, location, lane)
+        lane.out += out
+
+    return [
+        patch.dict(Handoffs.transitions, {(Phase.OWNED, Input.ITS_TURN): drained}),
+        patch.object(Ownership, "_release", released),
+        patch.object(Routing, "_go_on", gone_on),
+    ]
+
+
 _ANSWERS = frozenset({"A", "B", "C", "D", "F", "G", "I", "P2", "P3", "P10", "E"})
 _OWNERS = ("stolen_shards", "pause", "suspend", "late_appends", "store_unreachable", "slow_disk")
 
@@ -191,6 +222,16 @@ SWITCHES: tuple[Switch, ...] = (
         # So that what is late arrives before the end.
         heals_after_s=30.0,
         load=Load(pools=10, capacity=2, hazards=0),
+    ),
+    Switch(
+        "hand-off order",
+        "a shard is given up before its calls have ended, and later ones do not wait for them",
+        ("leave", "slow_disk"),
+        3,
+        frozenset({"P4"}),
+        _shards_are_given_up_at_once,
+        lasts_min_s=2.0,
+        load=Load(clustered=True, operations=30, hazards=1, streams=2),
     ),
 )
 

@@ -52,6 +52,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     think_max_s: float = 0.6
     hazards: int = 15
     """Operations of each of the callers in ``hazards``."""
+    streams: int = 0
+    """Callers in each node that send commands at a steady pace."""
     burst: int = 150
     """How many operations are sent at once."""
     readers: int = 1
@@ -88,7 +90,9 @@ class _Run(Capacity):
 
     async def _story(self, world: World) -> None:
         looking = world.loop.create_task(self._look())
-        hazards = Hazards(world, self.recorder, operations=self.load.hazards, burst=self.load.burst)
+        hazards = Hazards(
+            world, self.recorder, operations=self.load.hazards, burst=self.load.burst, streams=self.load.streams
+        )
         beside = world.loop.create_task(hazards.story())
         reading = [
             world.loop.create_task(self._read(f"reader-{n}", world.nodes[n % len(world.nodes)].name))
