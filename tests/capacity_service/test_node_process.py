@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -371,3 +372,41 @@ async def test_a_cluster_of_one(tmp_path: Path) -> None:
     async with asyncio.timeout(START_MAX_S):
         await process.communicate()
     assert process.returncode == 0
+
+
+async def test_a_cluster_of_three_forms_on_one_machine_and_stops_on_ctrl_c(tmp_path: Path) -> None:
+    first = three_free_ports()
+    process = await spawn("cluster", "--base-http", str(first), "--journal", "sqlite:///c.db", cwd=tmp_path)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_MAX_S):
+            lines = [(await process.stdout.readline()).decode().split() for _ in range(3)]
+        assert sorted(lines) == [[f"n{n + 1}", "serves", f"http://127.0.0.1:{first + n}"] for n in range(3)]
+        async with aiohttp.ClientSession() as session, asyncio.timeout(START_MAX_S):
+            for number in range(3):
+                url, up = f"http://127.0.0.1:{first + number}/cluster/members", 0
+                while up < 3:
+                    async with session.get(url) as answer:
+                        up = sum(member["status"] == "up" for member in (await answer.json())["members"])
+                    await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(START_MAX_S):
+            _, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
+def three_free_ports() -> int:
+    """The first of three for HTTP, of which the three a thousand further on are free, too."""
+    while True:
+        first = 10_000 + secrets.randbelow(20_000)
+        try:
+            for port in (*range(first, first + 3), *range(first + 1000, first + 1003)):
+                with socket.create_server(("127.0.0.1", port)):
+                    pass
+        except OSError:
+            continue
+        return first

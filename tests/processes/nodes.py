@@ -119,8 +119,9 @@ class Nodes:
         """Those that clients are sent to."""
         return [node for node in self.running if node.was_ready] or self.running
 
-    async def start(self, node: NodeProcess) -> None:
-        await node.start("--seeds", self._seeds, "--journal", f"sqlite:///{self.journal}", "--shards", str(self.shards))
+    async def start(self, node: NodeProcess, *more: str) -> None:
+        journal = ("--journal", f"sqlite:///{self.journal}", "--shards", str(self.shards))
+        await node.start("--seeds", self._seeds, *journal, *more)
 
     async def start_all(self) -> None:
         for node in self.all:

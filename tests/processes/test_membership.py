@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.processes.callers import percentile
-from tests.processes.nodes import processes
+from tests.processes.nodes import processes, until
 from tests.processes.story import Story, cluster
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,4 +56,24 @@ async def test_nodes_that_start_at_about_the_same_time_end_up_in_one_cluster(tmp
         delays_s = [0.0, *(0.0 if seed == 0 else random.uniform(0.0, 4.0) for _ in range(2))]
         await asyncio.gather(*(start_after(number, delay_s) for number, delay_s in enumerate(delays_s)))
         await nodes.formed(nodes.all)
+        assert await nodes.stop_all() == [0, 0, 0]
+
+
+async def test_nodes_with_another_secret_stay_out(tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text("one-secret-of-the-right-length-for-all\n")
+    wrong.write_text("another-secret-of-the-right-length-too\n")
+    async with processes(tmp_path, ["a", "b", "stranger"], shards=4) as nodes:
+        insiders, stranger = nodes.all[:2], nodes[2]
+        for node in insiders:
+            await nodes.start(node, "--secret-file", str(right))
+        await nodes.formed(insiders)
+        await nodes.start(stranger, "--secret-file", str(wrong))
+
+        async def refused() -> bool:
+            return "handshake_failed" in stranger.log.read_text()
+
+        await until(refused, "the stranger's handshakes fail")
+        await nodes.formed(insiders)
+        assert await nodes.get(stranger, "/health/ready") is None
         assert await nodes.stop_all() == [0, 0, 0]

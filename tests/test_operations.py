@@ -1,0 +1,70 @@
+"""The page on operations, the manifests and the command line tell the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from actorkit import SystemSettings
+from examples.capacity_service.__main__ import cli
+
+PROJECT = Path(__file__).parent.parent
+PAGE = (PROJECT / "docs" / "operations.md").read_text()
+MANIFEST = list(yaml.safe_load_all((PROJECT / "deploy" / "kubernetes.yaml").read_text()))
+COMPOSE = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
+OPTIONS = {option for param in cli.commands["node"].params for option in param.opts}
+
+
+def settings(of: msgspec.Struct) -> Iterator[tuple[str, Any]]:
+    for name in of.__struct_fields__:
+        value = getattr(of, name)
+        if isinstance(value, msgspec.Struct):
+            yield from settings(value)
+        else:
+            yield name, value
+
+
+@pytest.mark.parametrize("part", ["cluster", "remoting", "sharding", "readmodel"])
+def test_every_setting_is_on_the_page_with_its_default(part: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| \S", PAGE, re.MULTILINE)
+    for name, value in settings(getattr(SystemSettings(), part)):
+        shown = f"{value:g}" if isinstance(value, float) and value == int(value) else repr(value)
+        assert (name, shown) in rows, f"{part}: {name} = {shown}"
+
+
+def test_every_option_that_the_page_names_exists() -> None:
+    named = set(re.findall(r"(?:node|`)[^`\n]*?(--[a-z-]+)", PAGE))
+    assert "--operator-tokens" in named
+    assert named <= OPTIONS | {"--all", "--json", "--token-file", "--help", "--nodes", "--base-http"}
+
+
+def test_the_nodes_of_the_manifests_are_started_with_options_that_exist() -> None:
+    variables = {f"ACTORKIT_{option.lstrip('-').upper().replace('-', '_')}" for option in OPTIONS}
+    [stateful_set] = [each for each in MANIFEST if each["kind"] == "StatefulSet"]
+    [container] = stateful_set["spec"]["template"]["spec"]["containers"]
+    used = {entry["name"] for entry in container["env"] if entry["name"].startswith("ACTORKIT_")}
+    used |= {name for service in COMPOSE["services"].values() for name in service["environment"]}
+    assert {"ACTORKIT_SEEDS", "ACTORKIT_ADVERTISE", "ACTORKIT_SECRET_FILE"} <= used <= variables
+
+
+def test_the_manifest_has_what_a_cluster_needs() -> None:
+    kinds = {each["kind"] for each in MANIFEST}
+    assert kinds == {"Service", "StatefulSet", "PodDisruptionBudget", "PersistentVolumeClaim"}
+    headless = next(each for each in MANIFEST if each["spec"].get("clusterIP") == "None")
+    assert headless["spec"]["publishNotReadyAddresses"] is True
+    [stateful_set] = [each for each in MANIFEST if each["kind"] == "StatefulSet"]
+    assert stateful_set["spec"]["serviceName"] == headless["metadata"]["name"]
+    template = stateful_set["spec"]["template"]["spec"]
+    [container] = template["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    assert "preStop" in container["lifecycle"]
+    assert template["terminationGracePeriodSeconds"] >= 35
+    [seeds] = [entry["value"] for entry in container["env"] if entry["name"] == "ACTORKIT_SEEDS"]
+    assert len(seeds.split(",")) == stateful_set["spec"]["replicas"]
