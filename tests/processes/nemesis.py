@@ -44,8 +44,10 @@ DOWNED = 71
 class Nemesis:
     """One run of it."""
 
-    def __init__(self, story: Story, random: Random) -> None:
+    def __init__(self, story: Story, random: Random, faults: list[str]) -> None:
         self.story = story
+        all_faults = {"kill": self._kill, "pause": self._pause, "leave": self._leave, "lock": self._lock}
+        self._faults: list[Callable[[], Awaitable[None]]] = [all_faults[name] for name in faults]
         self.random = random
         self.findings: list[str] = []
         self.took_s: dict[str, list[float]] = {}
@@ -92,11 +94,10 @@ class Nemesis:
     async def torment(self, minutes: float) -> None:
         """One fault after the other; after each everything has to be served again."""
         nodes, random = self.story.nodes, self.random
-        faults: list[Callable[[], Awaitable[None]]] = [self._kill, self._kill, self._pause, self._leave, self._lock]
         until_s = time.monotonic() + minutes * 60
         while time.monotonic() < until_s:
             await asyncio.sleep(random.uniform(*BETWEEN_S))
-            await random.choice(faults)()
+            await random.choice(self._faults)()
             for node in nodes.all:
                 if not node.running:
                     await nodes.start(node)
@@ -172,12 +173,12 @@ class Nemesis:
         print(f"{self.bookings} bookings and cancellations; operations: {dict(outcomes)}")
 
 
-async def run(nodes: Nodes, directory: Path, minutes: float, seed: int) -> int:
+async def run(nodes: Nodes, directory: Path, minutes: float, seed: int, faults: list[str]) -> int:
     """The status with which the command ends."""
     await nodes.start_all()
     story = Story(nodes, seed)
     story.recorder = Recorder(operations_max=OPERATIONS_MAX)
-    nemesis = Nemesis(story, Random(seed))
+    nemesis = Nemesis(story, Random(seed), faults)
     await nemesis.run(minutes)
     nemesis.show()
     print("judging", flush=True)
@@ -200,12 +201,13 @@ async def main() -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--shards", type=int, default=64)
+    parser.add_argument("--faults", default="kill,kill,pause,leave,lock", help="One of them each time, at random.")
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="nemesis-"))
     names = [f"n{number}" for number in range(1, chosen.nodes + 1)]
     async with processes(directory, names, shards=chosen.shards) as nodes:
-        return await run(nodes, directory, chosen.minutes, chosen.seed)
+        return await run(nodes, directory, chosen.minutes, chosen.seed, chosen.faults.split(","))
 
 
 if __name__ == "__main__":
