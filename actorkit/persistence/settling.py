@@ -345,7 +345,8 @@ class Settling:
         entity, store = self._entity, self._entity.services.store
         try:
             last = await store.read_stream(entity.stream, after=recovery.sequence - 1, limit=1)
-            if not last:
+            if not last or last[0].sequence != recovery.sequence:
+                # Nothing was stored then; an append that was on its way may have been meanwhile.
                 return
             snapshot = encode_snapshot(
                 entity.entity_type,

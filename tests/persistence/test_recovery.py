@@ -14,6 +14,7 @@ from actorkit.errors import RecoveryFailed, VersionNotReached
 from actorkit.journal.memory import MemoryJournal
 from actorkit.journal.protocols import Append, Appended, NewEvent, StoredSnapshot
 from actorkit.persistence.recovery import recover
+from actorkit.persistence.snapshot_writer import SnapshotWriter
 from actorkit.persistence.snapshots import encode_snapshot, event_digest
 from tests.persistence.actors import Account, AccountState
 from tests.persistence.kit import LoopClock, Nodes, ScriptedJournal, eventually
@@ -216,6 +217,31 @@ async def test_a_slow_recovery_is_followed_by_a_snapshot(nodes: Nodes) -> None:
     await notes
     await eventually(lambda: system.snapshots.saved == 1)
     assert [s.sequence for s in await journal.inner.load_snapshots("account/a")] == [5]
+
+
+async def test_a_slow_recovery_of_nothing_leaves_no_snapshot_though_an_event_comes_meanwhile(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = nodes.journal()
+    async with nodes.running(journal) as system:
+        await system.get(Account, "other").note("first")
+    slow = ScriptedJournal(journal.inner)
+    slow.reads_gate = asyncio.Event()
+    taken: list[int] = []
+    monkeypatch.setattr(SnapshotWriter, "save", lambda self, snapshot: taken.append(snapshot.sequence))
+    system = await nodes.start(slow, snapshot_after_recovery_s=0.5)
+    read_stream = slow.read_stream
+
+    async def with_late_append(stream: str, *, after: int, limit: int) -> Any:
+        """By the time of the read for the snapshot the stream has its first event, as another one has here."""
+        return await read_stream("account/other" if after < 0 else stream, after=max(0, after), limit=limit)
+
+    monkeypatch.setattr(slow, "read_stream", with_late_append)
+    notes = asyncio.ensure_future(system.get(Account, "a").notes())
+    await asyncio.sleep(1)
+    slow.reads_gate.set()
+    await notes
+    assert taken == []
 
 
 # --------------------------------------------------------------------------------------------- what cannot be recovered
