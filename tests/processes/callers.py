@@ -126,7 +126,9 @@ class Caller:
             return Told(0, None, time.monotonic() - began_s, repr(error))
         self._complete(number, told, token)
         if not told.final:
-            self.failures.append(f"{node.name}: {method} {path}: {told.status} {answer}, after {told.took_s:.3f} s")
+            self.failures.append(
+                f"{node.name}: {method} {path} {pool}: {told.status} {answer['detail']}, after {told.took_s:.3f} s"
+            )
         return told
 
     def _complete(self, number: int, told: Told, token: str | None) -> None:

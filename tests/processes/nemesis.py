@@ -38,6 +38,8 @@ PAUSE_S = (1.0, 12.0)
 LOCKED_S = (1.0, 6.0)
 SERVED_AGAIN_S = 5.0
 """What is promised after a crash."""
+FAILED_AFTER = 2.0
+"""So many times as long is wrong whatever else the machine has to do."""
 DOWNED = 71
 
 
@@ -108,6 +110,12 @@ class Nemesis:
         self.took_s.setdefault(fault, []).append(took_s)
         late = within_s is not None and took_s > within_s
         print(f"{fault}: served again after {took_s:.2f} s{' — LATE' if late else ''}", flush=True)
+        if late:
+            # The last caller is the one that has asked.
+            for failure in self.story.callers[-1].failures:
+                print(f"  {failure}", flush=True)
+        if within_s is not None and took_s > FAILED_AFTER * within_s:
+            self.findings.append(f"{fault}: served again after {took_s:.2f} s only")
 
     async def _kill(self) -> None:
         node = self.random.choice(self.story.nodes.all)
