@@ -47,7 +47,9 @@ class Router:
         self._deliver = deliver
         self._margin_s = margin_s
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due_s = 0.0
+        """When it is due."""
         self._carrying_out = False
         self.sent = 0
         """For metrics: calls that were sent to other nodes, each time that they were."""
@@ -149,14 +151,15 @@ class Router:
 
     def _wake_later(self) -> None:
         wake_s = self._routing.wake_s
-        timer = self._timer
-        if timer is not None:
-            if wake_s is not None and timer.when() <= wake_s:
+        if self._timer is not None:
+            if wake_s is not None and self._due_s <= wake_s:
                 return
-            timer.cancel()
+            self._timer.cancel()
             self._timer = None
         if wake_s is not None:
-            self._timer = self._loop.call_at(max(wake_s, self._loop.time() + _TIMER_MIN_S), self._tick)
+            # Not every loop gives a handle that knows when it is due: uvloop's for the next moment does not.
+            self._due_s = max(wake_s, self._loop.time() + _TIMER_MIN_S)
+            self._timer = self._loop.call_at(self._due_s, self._tick)
 
     def _send_call(self, effect: Send[EntityCall]) -> None:
         call = effect.call

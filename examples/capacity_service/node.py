@@ -52,7 +52,6 @@ class Node:
         self._labels: dict[str, str] = {}
         self._owning: asyncio.Task[None]
         self._system: ActorSystem
-        self._gateway: Gateway
         self._server: HttpServer
 
     async def start(self) -> None:
@@ -64,7 +63,7 @@ class Node:
             clients=_tokens("tokens", settings.http_tokens),
             operators=_tokens("operators' tokens", settings.operator_tokens),
         )
-        gateway = self._gateway = Gateway(
+        gateway = Gateway(
             refusals=REFUSALS,
             not_ready=lambda: self._stage,
             tokens=access.anybody,
@@ -112,7 +111,6 @@ class Node:
         4. What is left is given up, the others are told good-bye, the journal is closed.
         """
         self._leaving = True
-        self._gateway.draining = True
         await asyncio.sleep(self.settings.leave_delay_s)
         _log.info("node.leaving", phase="handing over shards")
         await self._system.leave()
