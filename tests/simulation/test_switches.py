@@ -20,7 +20,7 @@ by_name = pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.
 def test_the_guarantees_name_every_switch() -> None:
     text = (Path(__file__).parent.parent.parent / "docs" / "guarantees.md").read_text()
     table = text[text.index("| switch | what is turned off |") :].partition("\n\n")[0]
-    assert re.findall(r"^\| ([a-z][a-z ]*) \| ([^|]*) \| [\d.]+ \| \d+ \|$", table, re.MULTILINE) == [
+    assert re.findall(r"^\| ([a-z][a-z -]*) \| ([^|]*) \| [\d.]+ \| \d+ \|$", table, re.MULTILINE) == [
         (switch.name, switch.turns_off) for switch in SWITCHES
     ]
 
