@@ -63,9 +63,17 @@ class Admission:
             return None
         if call.key is not None:
             return self._admit_keyed(call, call.key)
-        if call.attempt > 1:
+        if call.attempt > 1 or self._may_have_been_sent_elsewhere(call):
             return self._admit_repeated(call)
         return entity.run(call)
+
+    def _may_have_been_sent_elsewhere(self, call: EntityCall) -> bool:
+        """Whether another copy of its caller may have made this call, too, without either knowing of the other.
+
+        Where other nodes may own shards, the handler that calls may run at a node which has lost its entity and has not
+        noticed yet. What it emits is fenced; whom it calls has to see that the new owner's handler has called already.
+        """
+        return bool(call.origin.chain) and self._entity.shard.tenure > 0 and call.handler.kind is Kind.COMMAND
 
     def has_room(self) -> None:
         """Answers have left the gate."""

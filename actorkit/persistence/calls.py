@@ -180,8 +180,13 @@ class EntityCall:
         self.bucket.pop(self, None)
         if self.future.done():
             return
-        if self.may_have_acted and isinstance(error, Unavailable | Overloaded) and not isinstance(error, HandlerFailed):
-            error = OutcomeUnknown(str(self.pid), f"it may have been executed before; now {error}")
+        if (
+            (self.may_have_acted or self.has_called)
+            and isinstance(error, Unavailable | Overloaded)
+            and not isinstance(error, HandlerFailed)
+        ):
+            why = f"it may have been executed before, or have called others; now {error}"
+            error = OutcomeUnknown(str(self.pid), why)
         self.future.set_exception(error)
 
     def has_outlived(self, tenure: int) -> bool:

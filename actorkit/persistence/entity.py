@@ -131,6 +131,7 @@ class Entity(Actor[Any]):
             if (
                 message.key is None
                 and message.attempt == 1
+                and (message.origin is OUTSIDE or not self.shard.tenure)
                 and self.broken is None
                 and not self.lost
                 and len(self.gate.waiting) < self._pending_max

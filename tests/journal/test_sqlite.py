@@ -648,7 +648,7 @@ async def test_a_snapshot_is_in_the_transaction_that_is_waited_for_also_where_ta
 ) -> None:
     begins_at_once = getattr(asyncio, "eager_task_factory", None)
     if begins_at_once is None:
-        pytest.skip("version: Python 3.12 has tasks that begin at once")
+        pytest.skip("platform: only Python 3.12 and later has tasks that begin at once")
     saved: list[int] = []
     monkeypatch.setattr(sqlite_tables, "save_snapshots", lambda db, snapshots: saved.append(len(snapshots)))
 

@@ -17,8 +17,8 @@ PROJECT = Path(__file__).parent.parent.parent
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
 TESTS, SEEDS_EACH = 20, 13
 """Twice 260 seeds, in pieces of a few seconds, which pytest-xdist spreads over the cores."""
-CLUSTER_TESTS, CLUSTER_SEEDS_EACH = 10, 5
-"""Of a cluster twice 50: each takes several times as long."""
+CLUSTER_TESTS, CLUSTER_FRESH_TESTS, CLUSTER_SEEDS_EACH = 10, 4, 5
+"""Of a cluster 50 and 20: each takes several times as long."""
 
 
 def findings_of(trial: Trial[Load]) -> list[Finding]:
@@ -48,7 +48,7 @@ def test_fixed_seeds_of_a_cluster_find_nothing(number: int) -> None:
     assert_nothing_found(range(first, first + CLUSTER_SEEDS_EACH), CLUSTER)
 
 
-@pytest.mark.parametrize("number", range(CLUSTER_TESTS))
+@pytest.mark.parametrize("number", range(CLUSTER_FRESH_TESTS))
 def test_fresh_seeds_of_a_cluster_find_nothing(number: int, sim_seed: int) -> None:
     first = sim_seed + number * CLUSTER_SEEDS_EACH
     assert_nothing_found(range(first, first + CLUSTER_SEEDS_EACH), CLUSTER)
