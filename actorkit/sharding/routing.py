@@ -320,7 +320,12 @@ class Routing(Generic[C]):
             self._go_on(self._locations[lane.shard], lane)
 
     def disconnected(self, now: float, node: str) -> None:
-        """Nothing more will be heard of what was sent to that node: its calls go out again, as a further attempt."""
+        """Nothing more will be heard of what was sent to that node: its calls go out again, as a further attempt.
+
+        There is no connection to ourselves; that none can be made says nothing.
+        """
+        if node == self._node:
+            return
         lanes: dict[_Lane[C], None] = {}
         for routed in self._out.pop(node, {}).values():
             lanes[routed.lane] = None

@@ -205,6 +205,13 @@ def test_an_owner_of_a_newer_tenure_gets_what_it_returned_at_once() -> None:
     assert bench.returned("x", "a", ask="x", tenure=3) == ["a>x3"]
 
 
+def test_that_there_is_no_connection_to_oneself_does_not_matter() -> None:
+    bench = Bench("me")
+    bench.routing.acquired(SHARD, 1)
+    bench.routing.disconnected(bench.now, "me")
+    assert bench.submit("a") == ["a"]
+
+
 def test_calls_are_delivered_where_the_shard_is_owned_here() -> None:
     bench = Bench(owner="me")
     assert bench.submit("a", "b") == []
