@@ -39,12 +39,18 @@ def test_all_seeds_are_run_once_and_what_they_found_comes_in_their_order(process
     assert sorted(newest) == list(range(10, 101, 10))
 
 
-def test_an_interrupt_ends_it_soon_with_all_that_was_run() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupt_ends_it_soon_with_all_that_was_run(processes: int) -> None:
     before = signal.getsignal(signal.SIGINT)
-    tally, failures, interrupted = search("tests.simulation.toy:SLOW", range(100_000), processes=2)
+    tally, failures, interrupted = search("tests.simulation.toy:SLOW", range(100_000), processes=processes)
     assert interrupted
-    assert 20 < tally.seeds < 1000
-    assert {0, 10, 20} <= {failure.seed for failure in failures}
+    assert tally.seeds < 1000
+    failing = {failure.seed for failure in failures}
+    if processes == 1:
+        assert {0, 10, 20} <= failing
+        assert tally.seeds > 20
+    # How far the other process has come by then is for the system to say.
+    assert 20 in failing
     assert tally.failing == len(failures)
     assert signal.getsignal(signal.SIGINT) == before
 
