@@ -13,7 +13,7 @@ from operator import length_hint
 from typing import Any, Union, get_args, get_origin
 
 from actorkit.errors import DeclarationError, JournalCorrupt, UndecodableEvent
-from actorkit.journal.protocols import EventPage, StoredEvent
+from actorkit.journal.protocols import EventPage, NewEvent, StoredEvent
 from actorkit.persistence.calls import Handler
 from actorkit.persistence.commands import HandlerDeclaration, Published
 from actorkit.persistence.encodable import unencodable
@@ -52,6 +52,17 @@ class EntityType:
             for event, apply in self._apply.items()
         }
         """How events in their current version are decoded and applied, without a detour."""
+
+    def emitted(self, event: Event) -> tuple[NewEvent, Event]:
+        """An event in the form that is stored, and as whoever reads it will see it. Raises ``DeclarationError``."""
+        cls = type(event)
+        if cls not in self.events:
+            raise DeclarationError(
+                f"{self.cls.__qualname__} emits {cls.__qualname__}, which it does not declare: add it to "
+                "PersistentActor[State, Events]"
+            )
+        payload, stored = self.codec.encode(event)
+        return NewEvent(cls.event_name, cls.event_version, payload), stored
 
     def _check_state(self, cls: type[Any], state: type[State], events: tuple[type[Event], ...]) -> None:
         for event in events:

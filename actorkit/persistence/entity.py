@@ -22,7 +22,6 @@ from actorkit.actor.actor import Actor
 from actorkit.actor.turn import current_turn
 from actorkit.errors import (
     CallError,
-    DeclarationError,
     HandlerFailed,
     JournalError,
     JournalFailed,
@@ -32,7 +31,7 @@ from actorkit.errors import (
     Unavailable,
 )
 from actorkit.ids import PersistenceId
-from actorkit.journal.protocols import Append, Appended, AppendResult, NewEvent
+from actorkit.journal.protocols import Append, Appended, AppendResult
 from actorkit.persistence.actor import EntityContext
 from actorkit.persistence.admission import Admission
 from actorkit.persistence.async_handler import begin
@@ -220,14 +219,8 @@ class Entity(Actor[Any]):
             raise RuntimeError(f"{turn.call.handler.signature.where} is no command: only commands emit events")
         entity_type = self.entity_type
         for event in events:
-            cls = type(event)
-            if cls not in entity_type.events:
-                raise DeclarationError(
-                    f"{entity_type.cls.__qualname__} emits {cls.__qualname__}, which it does not declare: add it to "
-                    "PersistentActor[State, Events]"
-                )
-            payload, stored = entity_type.codec.encode(event)
-            turn.emitted.append(NewEvent(cls.event_name, cls.event_version, payload))
+            to_store, stored = entity_type.emitted(event)
+            turn.emitted.append(to_store)
             try:
                 entity_type.apply(self.state, stored)
             except Exception as error:

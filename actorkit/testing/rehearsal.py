@@ -19,7 +19,7 @@ import msgspec
 
 from actorkit import logs
 from actorkit.actor.turn import current_turn
-from actorkit.errors import CallCycle, CallError, DeclarationError, Rejected
+from actorkit.errors import CallCycle, CallError, Rejected
 from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import NewEvent, StoredEvent
 from actorkit.persistence.actor import EntityContext, entity_type_of
@@ -186,14 +186,8 @@ class _Rehearsal:
         if self._request.handler.kind is not Kind.COMMAND:
             raise RuntimeError(f"{self._request.handler.signature.where} is no command: only commands emit events")
         for event in events:
-            cls = type(event)
-            if cls not in entity_type.events:
-                raise DeclarationError(
-                    f"{entity_type.cls.__qualname__} emits {cls.__qualname__}, which it does not declare: add it to "
-                    "PersistentActor[State, Events]"
-                )
-            payload, stored = entity_type.codec.encode(event)
-            turn.emitted.append(NewEvent(cls.event_name, cls.event_version, payload))
+            to_store, stored = entity_type.emitted(event)
+            turn.emitted.append(to_store)
             # A copy of its own: the state may keep, and later change, what the applied one holds.
             self._events.append(entity_type.codec.encode(event)[1])
             try:
