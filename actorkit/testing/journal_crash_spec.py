@@ -23,24 +23,21 @@ is one transaction, and never a part of one append.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
 import pytest
-import pytest_asyncio
 
 from actorkit.errors import JournalError
 from actorkit.journal.protocols import Acquired, Append, Appended, Fenced, Recorded, Store, StoredSnapshot
-from actorkit.testing.journal_spec import MakeStore, SteppedClock, outcome_of, some_append
+from actorkit.testing.journal_spec import OWNER, SHARDS, SteppedClock, StoreSpec, outcome_of, some_append
 
 __all__ = ["CrashStore", "JournalCrashSpec"]
 
 CrashStore: TypeAlias = Callable[[Store], Awaitable[Store]]
 
-SHARDS = 4
 BATCHES = 12
-OWNER = "node-1#a"
 SUCCESSOR = "node-1#b"
 
 
@@ -58,29 +55,12 @@ async def logs_of(store: Store) -> list[list[Recorded]]:
 
 
 @pytest.mark.asyncio
-class JournalCrashSpec:
+class JournalCrashSpec(StoreSpec):
     """What every durable ``Store`` has after a crash. A subclass gives the fixtures ``make`` and ``crash``."""
-
-    @pytest.fixture
-    def clock(self) -> SteppedClock:
-        return SteppedClock()
-
-    @pytest.fixture
-    def make(self) -> MakeStore:
-        raise NotImplementedError("give a fixture make() -> MakeStore")
 
     @pytest.fixture
     def crash(self) -> CrashStore:
         raise NotImplementedError("give a fixture crash() -> CrashStore")
-
-    @pytest_asyncio.fixture
-    async def store(self, make: MakeStore, clock: SteppedClock) -> AsyncIterator[Store]:
-        """An open store with four shards, all of them owned by ``OWNER`` under epoch 1."""
-        store = make(clock)
-        await store.open(SHARDS)
-        await store.acquire(range(SHARDS), owner=OWNER, duration_s=3.0)
-        yield store
-        await store.close()
 
     async def test_what_was_acknowledged_is_there(self, store: Store, crash: CrashStore) -> None:
         for number in range(BATCHES):

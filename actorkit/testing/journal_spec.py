@@ -36,7 +36,7 @@ from actorkit.journal.protocols import (
     StoredSnapshot,
 )
 
-__all__ = ["JournalSpec", "MakeStore", "SteppedClock", "outcome_of", "some_append"]
+__all__ = ["JournalSpec", "MakeStore", "SteppedClock", "StoreSpec", "outcome_of", "some_append"]
 
 MakeStore: TypeAlias = Callable[[Clock], Store]
 SHARDS = 4
@@ -110,9 +110,8 @@ def outcome_of(
     )
 
 
-@pytest.mark.asyncio
-class JournalSpec:
-    """What every ``Store`` does. A subclass gives the fixture ``make``."""
+class StoreSpec:
+    """What specs of stores share. A subclass gives the fixture ``make``."""
 
     @pytest.fixture
     def clock(self) -> SteppedClock:
@@ -130,6 +129,11 @@ class JournalSpec:
         await store.acquire(range(SHARDS), owner=OWNER, duration_s=3.0)
         yield store
         await store.close()
+
+
+@pytest.mark.asyncio
+class JournalSpec(StoreSpec):
+    """What every ``Store`` does. A subclass gives the fixture ``make``."""
 
     # ------------------------------------------------------------------------------------------------------- opening
 
