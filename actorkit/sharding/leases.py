@@ -94,7 +94,7 @@ class Leases:
             asyncio.create_task(self._renew_held(), name="actorkit.leases.renew"),
         ]
         for task in self._tasks:
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self.ended)
 
     async def stop(self) -> None:
         """Ends renewing and gives all leases up, so that others need not wait for them to run out."""
@@ -106,8 +106,8 @@ class Leases:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._give_up({number: shard.epoch for number, shard in self._held.items()})
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """These tasks run for ever: one that ends by itself is a defect, without which nothing is owned any more."""
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """A task without which shards would have no owner any more has ended: it must not have crashed."""
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("leases.crashed", task=task.get_name(), exc_info=error)
             self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
@@ -266,7 +266,7 @@ class Leases:
             self._confirming = asyncio.get_running_loop().create_task(
                 self._confirm_all(), name="actorkit.leases.confirm"
             )
-            self._confirming.add_done_callback(self._ended)
+            self._confirming.add_done_callback(self.ended)
 
     async def _confirm_all(self) -> None:
         """One read of the store decides for everybody who asked before it began."""

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
-import structlog
 
 from actorkit.ids import PersistenceId
 from actorkit.sharding.handoff import (
@@ -31,7 +30,6 @@ from actorkit.sharding.shard import Shard
 
 __all__ = ["Ownership"]
 
-_log = structlog.get_logger("actorkit.sharding")
 _POLL_S = 0.005
 """How often it is looked whether entities that are to come to an end have: a rare wait, not worth a signal each."""
 _TIMER_MIN_S = 0.001
@@ -231,5 +229,4 @@ class Ownership:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("sharding.release_crashed", exc_info=error)
+        self._leases.ended(task)

@@ -316,7 +316,9 @@ class Region:
 
     def enter(self, call: EntityCall) -> None:
         """Puts a call into its entity's mailbox; the shard is owned, though its epoch may just be being raised."""
-        self._take(self.shard(shard_of(str(call.pid), self._shards)), call)
+        slot = self._slots.get(call.pid)
+        shard = self.shard(shard_of(str(call.pid), self._shards)) if slot is None else slot.shard
+        self._take(shard, call)
 
     def _take(self, shard: Shard, call: EntityCall) -> None:
         if not shard.ready:
