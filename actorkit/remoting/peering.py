@@ -150,6 +150,12 @@ class Peering:
             self._dirty.append(route)
         return True
 
+    def disconnect(self, address: str, why: str) -> None:
+        connection = self.open.get(address)
+        if connection is not None:
+            # Not at once: whoever asks may be in the middle of a message that has come over it.
+            self._loop.call_soon(connection.end, why)
+
     def at(self, address: str) -> Peer | None:
         """Who is at the other end of the connection to that address, if there is one."""
         connection = self.open.get(self._aliases.get(address, address))

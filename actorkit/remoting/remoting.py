@@ -100,6 +100,13 @@ class Remoting:
         """
         return self._peering.send(address, self._codec.encode(message))
 
+    def disconnect(self, address: str, why: str) -> None:
+        """Ends the connection to an address, if there is one, after this turn of the loop; ``Disconnected`` is told.
+
+        For whoever could not send what the other end would wait for as long as the connection lives.
+        """
+        self._peering.disconnect(address, why)
+
     def connected(self, address: str) -> Peer | None:
         """Who is at the other end of the connection to an address, if there is one."""
         return self._peering.at(address)

@@ -61,6 +61,8 @@ class Messenger(Protocol):
 
     def send(self, address: str, message: msgspec.Struct) -> bool: ...
 
+    def disconnect(self, address: str, why: str) -> None: ...
+
 
 class ClusterSharding:
     """The shards of one node of a cluster."""
@@ -89,7 +91,13 @@ class ClusterSharding:
             region=region,
             send=messenger.send,
         )
-        self.incoming = Incoming(region, shards=shards, answer=self.ownership.answer, send=messenger.send)
+        self.incoming = Incoming(
+            region,
+            shards=shards,
+            answer=self.ownership.answer,
+            send=messenger.send,
+            disconnect=messenger.disconnect,
+        )
         region.share(self.router, self.ownership, self._address_of)
         messenger.register(RemoteCall, lambda peer, call: self.incoming.call(peer.address, call))
         messenger.register(RemoteReply, lambda peer, reply: self.router.answered(peer.address, reply))

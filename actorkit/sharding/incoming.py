@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from actorkit.errors import CallError, ConfigurationError, HandlerFailed, Unavailable
+from actorkit.errors import CallError, ConfigurationError, HandlerFailed, OutcomeUnknown, Unavailable, WireError
 from actorkit.ids import PersistenceId, shard_of
 from actorkit.persistence.calls import EntityCall, Progress
 from actorkit.sharding.messages import (
@@ -38,12 +38,14 @@ class Incoming:
         shards: int,
         answer: Callable[[int], ShardAnswer],
         send: Callable[[str, msgspec.Struct], bool],
+        disconnect: Callable[[str, str], None],
     ) -> None:
-        """``answer`` says who owns a shard, as far as is known here."""
+        """``answer`` says who owns a shard, as far as is known here; ``send`` and ``disconnect`` are remoting's."""
         self._region = region
         self._shards = shards
         self._answer = answer
         self._send = send
+        self._disconnect = disconnect
         self._taken: dict[str, dict[int, EntityCall]] = {}
         """By sender and number: calls that were taken and have not ended."""
         self._returns: dict[tuple[str, int], list[tuple[int, bool]]] = {}
@@ -62,7 +64,7 @@ class Incoming:
                 raise ConfigurationError(f"{pid} is not in shard {message.shard}: the number of shards differs")
         except (ConfigurationError, msgspec.MsgspecError, ValueError, TypeError) as error:
             refusal = Unavailable(str(pid), f"it cannot be taken by the node that owns it: {error}")
-            self._send(sender, RemoteReply(message.number, failure=failure_of(refusal, str(pid))))
+            self._tell(sender, RemoteReply(message.number, failure=failure_of(refusal, str(pid))))
             return
         call = self._region.arrived(pid, handler, args, message)
         call.hand_back = _HandBack(self, sender, message)
@@ -101,8 +103,16 @@ class Incoming:
             failure = failure_of(error, str(call.pid))
         elif error is not None:
             failure = Failure("outcome-unknown", str(call.pid), f"it ended with {error!r}")
-        # Where it cannot be sent, the connection is in trouble: it will break, and the caller will ask again.
-        self._send(sender, RemoteReply(number, reply, failure))
+        try:
+            self._tell(sender, RemoteReply(number, reply, failure))
+        except WireError as unfit:
+            unknown = OutcomeUnknown(str(call.pid), f"it was executed, but its reply cannot travel: {unfit}")
+            self._tell(sender, RemoteReply(number, failure=failure_of(unknown, str(call.pid))))
+
+    def _tell(self, sender: str, message: RemoteReply | RemoteReturn) -> None:
+        """What the sender does not hear it would wait for as long as the connection lives: then that has to end."""
+        if not self._send(sender, message):
+            self._disconnect(sender, "it takes less than there is to be told")
 
     def hand_back(self, sender: str, shard: int, number: int, *, acted: bool) -> None:
         """The call goes back, with the others of this turn of the loop: its sender puts them in order."""
@@ -115,7 +125,7 @@ class Incoming:
         for (sender, shard), calls in returns.items():
             numbers = tuple(number for number, _ in calls)
             acted = tuple(number for number, has_acted in calls if has_acted)
-            self._send(sender, RemoteReturn(numbers, self._answer(shard), acted))
+            self._tell(sender, RemoteReturn(numbers, self._answer(shard), acted))
 
 
 class _HandBack:

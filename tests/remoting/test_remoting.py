@@ -77,6 +77,22 @@ async def test_a_killed_peer_is_noticed_and_its_next_life_is_another(loop: Simul
     assert a.numbers() == [7]
 
 
+async def test_a_connection_that_is_given_up_is_told_at_both_ends_and_made_anew(
+    loop: SimulatedLoop, network: Network
+) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    a.say(b, 1)
+    await asyncio.sleep(0.1)
+    a.remoting.disconnect(b.address, "enough")
+    await asyncio.sleep(2)
+    assert [type(event) for event in a.told[:2]] == [type(event) for event in b.told[:2]] == [Connected, Disconnected]
+    a.say(b, 2)
+    await asyncio.sleep(2)
+    assert b.numbers() == [1, 2]
+    a.remoting.disconnect("nobody:9080", "nothing is there")
+
+
 async def test_stopping_sends_what_is_queued_and_says_farewell(loop: SimulatedLoop, network: Network) -> None:
     a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
     await asyncio.sleep(0.1)
