@@ -119,7 +119,7 @@ class Door:
 
 
 class _Waiting:
-    __slots__ = ("copies", "future", "handler", "target", "timer")
+    __slots__ = ("copies", "future", "handler", "target", "timer", "unknown")
 
     def __init__(self, future: asyncio.Future[Any], handler: Handler, target: PersistenceId) -> None:
         self.future = future
@@ -127,6 +127,8 @@ class _Waiting:
         self.target = target
         self.copies = 1
         """How many answers may come. As long as one is out, another one saying "not executed" says nothing."""
+        self.unknown: _Answer | None = None
+        """What one copy said whose outcome is unknown. That another one was not executed changes nothing about it."""
         self.timer: asyncio.TimerHandle
 
 
@@ -196,12 +198,15 @@ class Client:
         waiting.copies = self._network.send(self.name, node, request, may_repeat=key is not None)
         return future
 
-    def _says_nothing(self, answer: _Answer) -> bool:
+    def _says_all(self, answer: _Answer) -> _Answer | None:
+        """What is known of the request now that this is the answer to one of its copies; ``None``: nothing yet."""
         waiting = self._waiting.get(answer.number)
         if waiting is None or not answer.error:
-            return False
+            return answer
+        if answer.error == OutcomeUnknown.__name__:
+            waiting.unknown = answer
         waiting.copies -= 1
-        return waiting.copies > 0
+        return None if waiting.copies > 0 else waiting.unknown or answer
 
     def _take(self, number: int) -> _Waiting | None:
         waiting = self._waiting.pop(number, None)
@@ -211,8 +216,11 @@ class Client:
         return waiting
 
     def _receive(self, source: str, data: bytes) -> None:
-        answer = _decode_answer(data)
-        if self._says_nothing(answer):
+        self._answered(_decode_answer(data))
+
+    def _answered(self, one: _Answer) -> None:
+        answer = self._says_all(one)
+        if answer is None:
             return
         waiting = self._take(answer.number)
         if waiting is None:
@@ -234,15 +242,14 @@ class Client:
             future.set_result(waiting.handler.signature.decode_reply(outcome.reply))
 
     def _refused(self, target: str, data: bytes) -> None:
-        self._fail(_decode_request(data).number, f"{target} refuses the connection", sent=False)
+        request = _decode_request(data)
+        why = f"{target} refuses the connection"
+        self._answered(_Answer(request.number, error=Unavailable.__name__, target=str(request.message.id), why=why))
 
     def _gave_up(self, number: int) -> None:
-        self._fail(number, "no answer has come", sent=True)
-
-    def _fail(self, number: int, why: str, *, sent: bool) -> None:
         waiting = self._take(number)
         if waiting is None:
             return
         self._chosen[waiting.target] += 1
-        kind = OutcomeUnknown if sent and waiting.handler.kind is Kind.COMMAND else Unavailable
-        waiting.future.set_exception(kind(str(waiting.target), why))
+        kind = OutcomeUnknown if waiting.handler.kind is Kind.COMMAND else Unavailable
+        waiting.future.set_exception(kind(str(waiting.target), "no answer has come"))
