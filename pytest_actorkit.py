@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from actorkit.testing import ActorSystems, SimulatedClusters
 
 # So that a journal that does not keep the contract is told what was instead; pytest does it for tests only.
-pytest.register_assert_rewrite("actorkit.testing.journal_spec", "actorkit.testing.journal_crash_spec")
+pytest.register_assert_rewrite(
+    "actorkit.testing.journal_spec", "actorkit.testing.journal_lease_spec", "actorkit.testing.journal_crash_spec"
+)
 
 _SEED = pytest.StashKey[int]()
 _RUNNER = pytest.StashKey["ActorSystems | SimulatedClusters"]()

@@ -78,6 +78,7 @@ class MemoryJournal:
         self._streams: dict[str, _Stream] = {}
         self._snapshots: dict[str, dict[int, StoredSnapshot]] = {}
         self._cursors: dict[str, dict[int, int]] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -262,6 +263,15 @@ class MemoryJournal:
     def _owns(self, number: int, epoch: int, owner: str) -> bool:
         shard = self._shards[number]
         return shard.owner == owner and shard.epoch == epoch
+
+    async def claim(self, name: str, *, owner: str, duration_s: float) -> str:
+        self._check_open()
+        now_s = self._clock.lease_s()
+        holder, expires_s = self._claims.get(name, (owner, now_s))
+        if holder != owner and expires_s > now_s:
+            return holder
+        self._claims[name] = owner, now_s + duration_s
+        return owner
 
     async def status(self, shards: Sequence[int] | None = None) -> list[ShardStatus]:
         self._check_open()

@@ -324,6 +324,13 @@ class LeaseStore(Protocol):
         """Gives up the leases on ``{shard: epoch}`` that still are the owner's, so that others may acquire at once."""
         ...
 
+    async def claim(self, name: str, *, owner: str, duration_s: float) -> str:
+        """Takes the lease of that name, or extends it, if it is free, has run out or is the owner's already.
+
+        Returns who has it now. These leases have nothing to do with shards; there are as many as there are names.
+        """
+        ...
+
     async def status(self, shards: Sequence[int] | None = None) -> list[ShardStatus]:
         """The records of the given shards, or of all, by a read that sees every commit before it."""
         ...

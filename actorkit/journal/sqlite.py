@@ -297,6 +297,12 @@ class SqliteJournal:
     async def release(self, epochs: Mapping[int, int], *, owner: str) -> None:
         await self._open_writer().run(lambda db: tables.release(db, epochs, owner=owner))
 
+    async def claim(self, name: str, *, owner: str, duration_s: float) -> str:
+        clock = self._clock
+        return await self._open_writer().run(
+            lambda db: tables.claim(db, name, owner=owner, duration_s=duration_s, now_s=clock.lease_s())
+        )
+
     async def status(self, shards: Sequence[int] | None = None) -> list[ShardStatus]:
         asked = None if shards is None else json.dumps(list(shards))
         rows = await self._read(tables.STATUS, (asked,))

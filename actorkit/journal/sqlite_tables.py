@@ -11,12 +11,24 @@ from collections.abc import Mapping, Sequence
 
 from actorkit.journal.protocols import Acquired, Held, ShardStatus, StoredSnapshot
 
-__all__ = ["STATUS", "acquire", "delete_snapshots", "release", "renew", "save_cursor", "save_snapshots", "status_of"]
+__all__ = [
+    "STATUS",
+    "acquire",
+    "claim",
+    "delete_snapshots",
+    "release",
+    "renew",
+    "save_cursor",
+    "save_snapshots",
+    "status_of",
+]
 
 _TOLERANCE_S = 0.001
 STATUS = """SELECT shard, owner, epoch, head, expires, granted FROM shard JOIN lease USING (shard)
     WHERE ?1 IS NULL OR shard IN (SELECT value FROM json_each(?1)) ORDER BY shard"""
 _LEASE = "SELECT owner, epoch, head, expires, granted FROM shard JOIN lease USING (shard) WHERE shard = ?"
+_CLAIMS = """CREATE TABLE IF NOT EXISTS claim(
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL, granted REAL NOT NULL) WITHOUT ROWID"""
 _OWNED = "shard = ? AND owner = ? AND (SELECT epoch FROM shard WHERE shard.shard = lease.shard) = ?"
 
 
@@ -66,6 +78,17 @@ def release(db: sqlite3.Connection, epochs: Mapping[int, int], *, owner: str) ->
         f"UPDATE lease SET expires = 0, granted = 0, owner = '' WHERE {_OWNED}",  # noqa: S608 - our own constant
         [(shard, owner, epoch) for shard, epoch in epochs.items()],
     )
+
+
+def claim(db: sqlite3.Connection, name: str, *, owner: str, duration_s: float, now_s: float) -> str:
+    """Claims are rare, and files that were created without their table are as good as others."""
+    db.execute(_CLAIMS)
+    row = db.execute("SELECT owner, expires, granted FROM claim WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[0] != owner and _remaining_s(row[1], row[2], now_s) > 0:
+        holder: str = row[0]
+        return holder
+    db.execute("INSERT OR REPLACE INTO claim VALUES (?, ?, ?, ?)", (name, owner, now_s + duration_s, duration_s))
+    return owner
 
 
 def status_of(row: tuple[int, str, int, int, float, float], now_s: float) -> ShardStatus:

@@ -234,6 +234,10 @@ class FaultyJournal:
         self._check("release")
         await self.inner.release(epochs, owner=owner)
 
+    async def claim(self, name: str, *, owner: str, duration_s: float) -> str:
+        self._check("claim")
+        return await self.inner.claim(name, owner=owner, duration_s=duration_s)
+
     async def status(self, shards: Sequence[int] | None = None) -> list[ShardStatus]:
         self._check("status")
         return await self.inner.status(shards)

@@ -31,7 +31,7 @@ import pytest
 
 from actorkit.errors import JournalError
 from actorkit.journal.protocols import Acquired, Append, Appended, Fenced, Recorded, Store, StoredSnapshot
-from actorkit.testing.journal_spec import OWNER, SHARDS, SteppedClock, StoreSpec, outcome_of, some_append
+from actorkit.testing.journal_spec_kit import OWNER, SHARDS, SteppedClock, StoreSpec, outcome_of, some_append
 
 __all__ = ["CrashStore", "JournalCrashSpec"]
 

@@ -12,14 +12,9 @@ Subclass ``JournalSpec``, say how to make a store, and let pytest (with pytest-a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias
-
 import msgspec
 import pytest
-import pytest_asyncio
 
-from actorkit.clock import Clock
 from actorkit.errors import JournalUnavailable, NamespaceMismatch
 from actorkit.journal.protocols import (
     Acquired,
@@ -28,19 +23,25 @@ from actorkit.journal.protocols import (
     Conflict,
     EventPage,
     Fenced,
-    Held,
     NewEvent,
     Recorded,
     Refused,
     Store,
     StoredSnapshot,
 )
+from actorkit.testing.journal_lease_spec import LeaseSpec
+from actorkit.testing.journal_spec_kit import (
+    OWNER,
+    SHARDS,
+    MakeStore,
+    SteppedClock,
+    StoreSpec,
+    outcome_of,
+    some_append,
+)
 
 __all__ = ["JournalSpec", "MakeStore", "SteppedClock", "StoreSpec", "outcome_of", "some_append"]
 
-MakeStore: TypeAlias = Callable[[Clock], Store]
-SHARDS = 4
-OWNER = "node-1#a"
 PAYLOADS = (
     *(bytes([byte]) for byte in range(256)),
     b"",
@@ -53,86 +54,8 @@ PAYLOADS = (
 """Every byte, nothing at all, and what is no text."""
 
 
-class SteppedClock:
-    """A clock that a test moves by hand."""
-
-    def __init__(self, *, now_s: float = 1_000.0) -> None:
-        self.now_s = now_s
-
-    def advance(self, seconds: float) -> None:
-        self.now_s += seconds
-
-    def wall_us(self) -> int:
-        return int(self.now_s * 1_000_000)
-
-    def lease_s(self) -> float:
-        return self.now_s
-
-
-def some_append(
-    expected: int,
-    *payloads: bytes,
-    stream: str = "pool/a",
-    shard: int = 0,
-    epoch: int = 1,
-    time_us: int | None = None,
-    key: str | None = None,
-    outcome: bytes | None = None,
-) -> Append:
-    """An append of one event, or of the given payloads, at a time that grows with ``expected``."""
-    return Append(
-        shard=shard,
-        epoch=epoch,
-        stream=stream,
-        expected=expected,
-        events=tuple(NewEvent("Added", 1, payload) for payload in payloads or (b"x",)),
-        time_us=100 + expected if time_us is None else time_us,
-        metadata=b"meta",
-        key=key,
-        outcome=outcome,
-    )
-
-
-def outcome_of(
-    expected: int, outcome: bytes, *, key: str, stream: str = "pool/a", shard: int = 0, epoch: int = 1, time_us: int = 0
-) -> Append:
-    """The outcome alone of a command that emitted nothing."""
-    return Append(
-        shard=shard,
-        epoch=epoch,
-        stream=stream,
-        expected=expected,
-        events=(),
-        time_us=time_us or 100 + expected,
-        metadata=b"meta",
-        key=key,
-        outcome=outcome,
-    )
-
-
-class StoreSpec:
-    """What specs of stores share. A subclass gives the fixture ``make``."""
-
-    @pytest.fixture
-    def clock(self) -> SteppedClock:
-        return SteppedClock()
-
-    @pytest.fixture
-    def make(self) -> MakeStore:
-        raise NotImplementedError("give a fixture make() -> MakeStore")
-
-    @pytest_asyncio.fixture
-    async def store(self, make: MakeStore, clock: SteppedClock) -> AsyncIterator[Store]:
-        """An open store with four shards, all of them owned by ``OWNER`` under epoch 1."""
-        store = make(clock)
-        await store.open(SHARDS)
-        await store.acquire(range(SHARDS), owner=OWNER, duration_s=3.0)
-        yield store
-        await store.close()
-
-
 @pytest.mark.asyncio
-class JournalSpec(StoreSpec):
+class JournalSpec(LeaseSpec):
     """What every ``Store`` does. A subclass gives the fixture ``make``."""
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -173,6 +96,7 @@ class JournalSpec(StoreSpec):
             pytest.skip("not durable")
         await store.append([some_append(0, b"1", b"2", key="k", outcome=b"o"), outcome_of(2, b"no", key="l")])
         await store.save_cursor("view", {1: 7})
+        await store.claim("downing", owner=OWNER, duration_s=10.0)
         await store.save_snapshot(StoredSnapshot("pool/a", 2, 100, b"state"), keep=2)
         before = await store.read_log(0, after=0, limit=10)
         await store.close()
@@ -181,6 +105,7 @@ class JournalSpec(StoreSpec):
         assert again.shards == SHARDS
         assert await again.read_log(0, after=0, limit=10) == before
         assert await again.load_cursor("view") == {1: 7}
+        assert await again.claim("downing", owner="node-2#b", duration_s=10.0) == OWNER
         assert [s.payload for s in await again.load_snapshots("pool/a")] == [b"state"]
         assert await again.append([some_append(2), some_append(0)]) == [Appended(4), Conflict(3)]
         await again.close()
@@ -425,60 +350,6 @@ class JournalSpec(StoreSpec):
         await store.delete_snapshots("pool/a")
         assert await store.load_snapshots("pool/a") == []
         assert len(await store.load_snapshots("pool/b")) == 1
-
-    # -------------------------------------------------------------------------------------------------------- leases
-
-    async def test_a_shard_is_held_until_its_lease_runs_out(self, store: Store, clock: SteppedClock) -> None:
-        clock.advance(2.0)
-        (held,) = await store.acquire([1], owner="node-2#b", duration_s=3.0)
-        assert isinstance(held, Held)
-        assert (held.shard, held.epoch, held.owner) == (1, 1, OWNER)
-        assert held.remaining_s == pytest.approx(1.0)
-        clock.advance(1.001)
-        assert await store.acquire([1], owner="node-2#b", duration_s=3.0) == [Acquired(1, 2, 0)]
-        assert await store.renew({0: 1, 1: 1}, owner=OWNER, duration_s=3.0) == {0}
-
-    async def test_a_lease_is_held_for_as_long_as_its_owner_asked(self, store: Store, clock: SteppedClock) -> None:
-        await store.renew({0: 1}, owner=OWNER, duration_s=60.0)
-        clock.advance(10.0)
-        (held,) = await store.acquire([0], owner="node-2#b", duration_s=3.0)
-        assert isinstance(held, Held)
-        assert held.remaining_s == pytest.approx(50.0)
-
-    async def test_renewing_extends(self, store: Store, clock: SteppedClock) -> None:
-        for _ in range(3):
-            clock.advance(2.0)
-            assert await store.renew({0: 1, 2: 1}, owner=OWNER, duration_s=3.0) == {0, 2}
-        got = await store.acquire([0, 1], owner="node-2#b", duration_s=3.0)
-        assert isinstance(got[0], Held)
-        assert got[1] == Acquired(1, 2, 0)
-
-    async def test_a_lease_that_ran_out_untaken_can_be_renewed(self, store: Store, clock: SteppedClock) -> None:
-        clock.advance(100.0)
-        assert await store.renew({0: 1}, owner=OWNER, duration_s=3.0) == {0}
-        assert await store.renew({0: 2}, owner=OWNER, duration_s=3.0) == set()
-        assert await store.renew({0: 1}, owner="node-2#b", duration_s=3.0) == set()
-
-    async def test_releasing_frees_at_once(self, store: Store) -> None:
-        await store.release({0: 1, 1: 5}, owner=OWNER)
-        await store.release({2: 1}, owner="node-2#b")
-        got = await store.acquire([0, 1, 2], owner="node-2#b", duration_s=3.0)
-        assert [type(answer) for answer in got] == [Acquired, Held, Held]
-
-    async def test_acquiring_ones_own_shard_raises_the_epoch(self, store: Store) -> None:
-        await store.append([some_append(0)])
-        assert await store.acquire([0, 3], owner=OWNER, duration_s=3.0) == [Acquired(0, 2, 1), Acquired(3, 2, 0)]
-
-    async def test_status(self, store: Store, clock: SteppedClock) -> None:
-        await store.append([some_append(0), some_append(1)])
-        clock.advance(1.0)
-        await store.release({3: 1}, owner=OWNER)
-        first, last = await store.status([3, 0])
-        assert (first.shard, first.owner, first.epoch, first.head, first.remaining_s) == (3, "", 1, 0, 0.0)
-        assert (last.shard, last.owner, last.epoch, last.head) == (0, OWNER, 1, 2)
-        assert last.remaining_s == pytest.approx(2.0)
-        clock.advance(5.0)
-        assert (await store.status([0]))[0].remaining_s == 0.0
 
     # ------------------------------------------------------------------------------------------------------- cursors
 

@@ -130,6 +130,10 @@ class Connection:
     async def release(self, epochs: Mapping[int, int], *, owner: str) -> None:
         await self._ask("release", dict(epochs), owner=owner, shifts=True)
 
+    async def claim(self, name: str, *, owner: str, duration_s: float) -> str:
+        holder: str = await self._ask("claim", name, owner=owner, duration_s=duration_s, shifts=True)
+        return holder
+
     async def status(self, shards: Sequence[int] | None = None) -> list[ShardStatus]:
         statuses: list[ShardStatus] = await self._ask("status", None if shards is None else list(shards))
         return statuses
