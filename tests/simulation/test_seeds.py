@@ -17,8 +17,8 @@ PROJECT = Path(__file__).parent.parent.parent
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.json"))
 TESTS, SEEDS_EACH = 20, 13
 """Twice 260 seeds, in pieces of a few seconds, which pytest-xdist spreads over the cores."""
-CLUSTER_TESTS, CLUSTER_FRESH_TESTS, CLUSTER_SEEDS_EACH = 10, 4, 5
-"""Of a cluster 50 and 20: each takes several times as long."""
+CLUSTER_TESTS, CLUSTER_FRESH_TESTS, CLUSTER_SEEDS_EACH = 8, 3, 5
+"""Of a cluster 40 and 15: each takes several times as long."""
 
 
 def findings_of(trial: Trial[Load]) -> list[Finding]:

@@ -201,11 +201,9 @@ class CapacitySimulation:
         self._load = load
 
     def trial(self, seed: int) -> Trial[Load]:
-        """One to three nodes, few or many clients, slow and quick ones."""
+        """One to three nodes, or three to seven of a cluster; few or many clients, slow and quick ones."""
         random = stream(seed, "trial")
-        nodes = random.randint(1, 3)
-        if self._load.clustered:
-            nodes += 2
+        nodes = random.randint(3, 7) if self._load.clustered else random.randint(1, 3)
         load = msgspec.structs.replace(
             self._load,
             nodes=nodes if self._nodes is None else self._nodes,
