@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from actorkit.clock import Clock, Randomness
 from actorkit.cluster.cluster import Cluster
+from actorkit.cluster.downing_lease import JournalDowningLease
 from actorkit.cluster.events import ClusterEvent, Downed
 from actorkit.cluster.seeds import resolve
 from actorkit.config import ClusterNode, SystemSettings
 from actorkit.ids import NodeId
+from actorkit.journal.protocols import LeaseStore
 from actorkit.remoting.aiohttp_transport import AiohttpTransport
 from actorkit.remoting.events import Connected, PeerEvent
 from actorkit.remoting.remoting import Remoting
@@ -22,6 +25,8 @@ from actorkit.sharding.region import Region
 __all__ = ["Clustering"]
 
 _log = structlog.get_logger("actorkit.clustering")
+_LAST_WORDS_S = 0.1
+"""How long a node that was downed stays, so that those whom it has told to stop, too, hear of it."""
 
 
 class Clustering:
@@ -32,19 +37,21 @@ class Clustering:
         options: ClusterNode,
         *,
         node: NodeId,
+        store: LeaseStore,
         settings: SystemSettings,
         clock: Clock,
         randomness: Randomness,
         transport: Transport | None,
         downed: Callable[[str], None],
     ) -> None:
-        """``downed(why)`` is called when this incarnation is no member any more and never will be.
+        """``downed(why)`` is called when this incarnation is no member any more and never will be, and has said so.
 
         Raises ``ConfigurationError``.
         """
         self._options = options
         self._settings = settings
         self._node = node
+        self._store = store
         self._clock = clock
         self._randomness = randomness
         self._downed = downed
@@ -62,6 +69,7 @@ class Clustering:
         self.cluster: Cluster
         self.sharding: ClusterSharding
         self.started = False
+        self._ending: asyncio.TimerHandle | None = None
 
     def may_hold_leases(self) -> bool:
         """Whether this node sees a majority of the members that it knows."""
@@ -84,6 +92,7 @@ class Clustering:
             weight=options.weight,
             labels=options.labels,
             settings=self._settings.cluster,
+            lease=self._downing_lease(),
             resolve=resolve if self._names_are_looked_up else _as_given,
         )
         self.sharding = ClusterSharding(
@@ -98,6 +107,12 @@ class Clustering:
         remoting.subscribe(self._peer_changed)
         self.started = True
         await self.cluster.start()
+
+    def _downing_lease(self) -> JournalDowningLease | None:
+        downing = self._settings.cluster.downing
+        if downing.strategy != "lease-majority":
+            return None
+        return JournalDowningLease(self._store, cluster=self._options.cluster, node=self._node, settings=downing)
 
     async def served(self) -> None:
         """Returns when this node is a member and serves the shards that it should. Raises ``NotJoined`` if it never
@@ -119,6 +134,8 @@ class Clustering:
 
     async def close(self) -> None:
         """Closes all connections."""
+        if self._ending is not None:
+            self._ending.cancel()
         await self.remoting.stop()
 
     @property
@@ -139,7 +156,7 @@ class Clustering:
     def _changed(self, event: ClusterEvent) -> None:
         if isinstance(event, Downed):
             _log.warning("clustering.downed", node=str(self._node), why=event.why)
-            self._downed(event.why)
+            self._ending = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._downed, event.why)
 
 
 async def _as_given(seed: str) -> Sequence[str]:

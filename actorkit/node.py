@@ -203,6 +203,7 @@ class ActorSystem:
         return Clustering(
             self._cluster_node,
             node=self.node,
+            store=self.store,
             settings=self.settings,
             clock=self._clock,
             randomness=self._randomness,

@@ -6,6 +6,7 @@ what a partition leaves. docs/architecture.md tells how they fit together.
 """
 
 from actorkit.cluster.cluster import Cluster
+from actorkit.cluster.downing_lease import JournalDowningLease
 from actorkit.cluster.events import (
     ClusterEvent,
     ClusterFormed,
@@ -37,6 +38,7 @@ __all__ = [
     "DowningLease",
     "EventsDropped",
     "JoinRefused",
+    "JournalDowningLease",
     "MajorityGained",
     "MajorityLost",
     "Member",

@@ -48,5 +48,5 @@ class DowningLease(Protocol):
 
     def acquire(self) -> Awaitable[bool]:
         """Whether this side has it now. It is asked for by one node of each side, once for each partition; who has it
-        keeps it for at least half a minute, which is longer than the other side goes on asking."""
+        keeps it for longer than the other side goes on asking. May take its time: ``Cluster`` has a limit for it."""
         ...

@@ -11,13 +11,24 @@ from math import inf
 from typing import Final
 
 from actorkit.cluster.downing import Decision, Downing, Facts, Verdict
+from actorkit.cluster.settings import DowningSettings
 from actorkit.ids import NodeId
 
-__all__ = ["PartitionWatch"]
+__all__ = ["PartitionWatch", "lease_duration_s"]
 
 _RESTLESS_FACTOR: Final = 4.0
 
 _Picture = tuple[frozenset[NodeId], frozenset[NodeId], frozenset[NodeId]]
+
+
+def lease_duration_s(settings: DowningSettings) -> float:
+    """For how long the side that got the lease has to keep it: as long as the other one may ask for it.
+
+    That one may see the partition ``stable_after_s`` later, never come to rest, wait for being the smaller one, and
+    then take its time to ask.
+    """
+    decided_s = (1 + _RESTLESS_FACTOR) * settings.stable_after_s
+    return decided_s + settings.lease_delay_s + settings.lease_timeout_s
 
 
 class PartitionWatch:
