@@ -14,6 +14,8 @@ A line of this list imports only from lines below it, and siblings (``|``) never
 
 from actorkit.actor.actor import Actor
 from actorkit.actor.ref import ActorRef
+from actorkit.cluster.events import ClusterEvent
+from actorkit.cluster.member import Member
 from actorkit.config import ClusterNode, SystemSettings
 from actorkit.errors import (
     ActorkitError,
@@ -28,9 +30,10 @@ from actorkit.errors import (
 from actorkit.node import ActorSystem, run
 from actorkit.persistence.actor import PersistentActor
 from actorkit.persistence.calls import Message
-from actorkit.persistence.commands import command, published, query
+from actorkit.persistence.commands import command, query
 from actorkit.persistence.events import Event, field, upcasts
 from actorkit.persistence.past import Past
+from actorkit.persistence.published import published
 from actorkit.persistence.state import State, applies
 from actorkit.readmodel.view import View
 
@@ -40,10 +43,12 @@ __all__ = [
     "ActorSystem",
     "ActorkitError",
     "CallError",
+    "ClusterEvent",
     "ClusterNode",
     "Event",
     "HandlerFailed",
     "IdempotencyKeyReused",
+    "Member",
     "Message",
     "OutcomeUnknown",
     "Overloaded",

@@ -28,9 +28,10 @@ from actorkit.journal.urls import journal_from_url
 from actorkit.journal.writer import GroupCommit
 from actorkit.persistence.actor import PersistentActor
 from actorkit.persistence.calls import Message
-from actorkit.persistence.commands import EntityReference, Published, check_options
+from actorkit.persistence.commands import EntityReference, check_options
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.past import Past, read_past
+from actorkit.persistence.published import Published
 from actorkit.persistence.services import Counters, EntityServices
 from actorkit.persistence.snapshot_writer import SnapshotWriter
 from actorkit.persistence.state import State
@@ -377,7 +378,8 @@ class ActorSystem:
         maps: dict[str, LwwMap[Any]] = {}
         for name in names:
             if (entity_type.name, name) not in self._maps:
-                maps[name] = self._maps[entity_type.name, name] = LwwMap()
+                values: LwwMap[Any] = LwwMap(view_version=entity_type.published[name].version)
+                maps[name] = self._maps[entity_type.name, name] = values
         if maps:
             page_events = self.settings.persistence.recovery_page_events
             follower = Follower(
@@ -399,10 +401,10 @@ class ActorSystem:
         for follower in self._followers:
             follower.stop()
 
-    def _publish(self, type: str, name: str, id: str, version: int, value: Any) -> None:
+    def _publish(self, type: str, name: str, id: str, sequence: int, value: Any) -> None:
         values = self._maps.get((type, name))
         if values is not None:
-            values.put(id, version, value)
+            values.publish(id, sequence, value)
 
     # --------------------------------------------------------------------------------------------------------- actors
 

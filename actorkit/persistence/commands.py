@@ -8,9 +8,7 @@ parameters, whose ``await`` gives the method's reply.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Hashable
-from copy import deepcopy
-from functools import cache, partial
+from collections.abc import Callable, Coroutine
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,18 +17,12 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
-    cast,
-    get_args,
-    get_origin,
     overload,
 )
-
-import msgspec
 
 from actorkit.errors import DeclarationError
 from actorkit.ids import PersistenceId
 from actorkit.persistence.calls import Handler, Kind
-from actorkit.persistence.signatures import is_value
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,10 +32,8 @@ __all__ = [
     "CallTarget",
     "EntityReference",
     "HandlerDeclaration",
-    "Published",
     "check_options",
     "command",
-    "published",
     "query",
 ]
 
@@ -180,72 +170,6 @@ def query(function: Callable[..., Any]) -> HandlerDeclaration[Any, Any, Any]:
     Emitting in it raises. The answer leaves once everything it saw is durable.
     """
     return HandlerDeclaration(Kind.QUERY, function)
-
-
-class Published(Generic[A, R]):
-    """What ``@published`` leaves in the class: a function of the state whose value the read model holds."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-        self.name = function.__name__
-        self.owner: type[Any] | None = None
-        self.__doc__ = function.__doc__
-
-    def __set_name__(self, owner: type[Any], name: str) -> None:
-        self.owner = owner
-        self.name = name
-
-    def value(self, actor: Any) -> Any:
-        """What the actor publishes now. Nothing mutable in it is shared with the state."""
-        return _detached(self.function(actor))
-
-
-def _detached(value: Any) -> Any:
-    """The value, or a copy that shares nothing that can change. It is made after every commit, so it is to be cheap."""
-    parts = _changeable(cast("Hashable", type(value)))
-    if parts == ():
-        return value
-    if parts is None:
-        return deepcopy(value)
-    return msgspec.structs.replace(value, **{name: copied(getattr(value, name)) for name, copied in parts})
-
-
-@cache
-def _changeable(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...] | None:
-    """The fields of a frozen struct whose values can change, each with what copies it entirely.
-
-    There are none in what is a value; ``None``: the class does not tell.
-    """
-    if is_value(cls):
-        return ()
-    if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.frozen:
-        try:
-            fields = msgspec.structs.fields(cls)
-        except NameError:
-            # Its annotations name what cannot be seen from here.
-            return None
-        return tuple((field.name, _copier(field.type)) for field in fields if not is_value(field.type))
-    return None
-
-
-def _copier(declared: Any) -> Callable[[Any], Any]:
-    container = get_origin(declared)
-    if container in (dict, list, set) and all(map(is_value, get_args(declared))):
-        return partial(_copy_of_values, cast("type[Any]", container))
-    return deepcopy
-
-
-def _copy_of_values(container: type[Any], value: Any) -> Any:
-    return container(value) if type(value) is container else deepcopy(value)
-
-
-def published(function: Callable[[A], R | None]) -> Published[A, R]:
-    """Declares a method without arguments as part of the read model.
-
-    Its value after every commit is what ``ActorSystem.view`` shows under the entity's id; ``None`` means: no entry. It
-    must be a pure function of ``self.state``, ``self.version`` and ``self.entity_id``.
-    """
-    return Published(cast("Callable[[Any], Any]", function))
 
 
 class EntityReference:

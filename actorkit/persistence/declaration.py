@@ -15,9 +15,10 @@ from typing import Any, Union, get_args, get_origin
 from actorkit.errors import DeclarationError, JournalCorrupt, UndecodableEvent
 from actorkit.journal.protocols import EventPage, NewEvent, StoredEvent
 from actorkit.persistence.calls import Handler
-from actorkit.persistence.commands import HandlerDeclaration, Published
+from actorkit.persistence.commands import HandlerDeclaration
 from actorkit.persistence.encodable import unencodable
 from actorkit.persistence.events import Event, EventCodec
+from actorkit.persistence.published import Published
 from actorkit.persistence.signatures import Signature
 from actorkit.persistence.state import State, schema_digest
 
@@ -44,7 +45,7 @@ class EntityType:
         self._check_state(cls, state, events)
         self.codec = EventCodec(dict.fromkeys((*events, *state.appliers)))
         self.handlers = _handlers(cls, namespace)
-        self.published = _published(cls)
+        self.published = _published(cls, namespace)
         self.schema = schema_digest(state)
         self._apply: dict[type[Event], Callable[[Any, Any], None]] = dict(state.appliers)
         self._known = {
@@ -166,6 +167,11 @@ def _handlers(cls: type[Any], namespace: Mapping[str, Any]) -> dict[str, Handler
     return handlers
 
 
-def _published(cls: type[Any]) -> dict[str, Published[Any, Any]]:
-    found = {name: getattr(cls, name, None) for name in dir(cls)}
-    return {name: member for name, member in found.items() if isinstance(member, Published)}
+def _published(cls: type[Any], namespace: Mapping[str, Any]) -> dict[str, Published[Any, Any]]:
+    found: dict[str, Published[Any, Any]] = {}
+    for name in dir(cls):
+        member = getattr(cls, name, None)
+        if isinstance(member, Published):
+            member.declare(cls, namespace)
+            found[name] = member
+    return found

@@ -1,13 +1,14 @@
 """A last-writer-wins map: of all that was said of a key, the one with the greatest stamp counts.
 
 Taking the greatest is commutative, associative and idempotent, so it does not matter in which order, how often or by
-which way values arrive (Shapiro et al., "Conflict-free Replicated Data Types", 2011). Here the stamp of a key is the
-sequence of its one entity, of which the journal admits one event each: equal stamps mean equal values.
+which way values arrive (Shapiro et al., "Conflict-free Replicated Data Types", 2011). The stamp of a key is the
+sequence of its one entity, and after it the version of what is published. The journal admits one event for each
+sequence: equal stamps mean equal values.
 
 Memory is bounded by the number of entities of the type that have events: one stamp each, also where the value was
 deleted, since it is the stamp that keeps an older value from coming back.
 
-Pure. So far it is fed by the entities of this process only; replication between nodes comes with the cluster.
+Pure.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["Entry", "LwwMap"]
 V = TypeVar("V")
 
 _WAITING_MAX: Final = 10_000
+_VIEW_VERSION_BITS: Final = 16
 
 
 class Entry(NamedTuple, Generic[V]):
@@ -35,7 +37,9 @@ class Entry(NamedTuple, Generic[V]):
 class LwwMap(Generic[V]):
     """Values by key, with the newest stamp of each key, deleted ones included."""
 
-    def __init__(self, *, waiting_max: int = _WAITING_MAX) -> None:
+    def __init__(self, *, view_version: int = 1, waiting_max: int = _WAITING_MAX) -> None:
+        self.view_version = view_version
+        """Of what this program publishes; what others publish may have another one."""
         self._entries: dict[str, Entry[V]] = {}
         self._stamps: dict[str, int] = {}
         self._waiting: dict[str, dict[Callable[[], None], int]] = {}
@@ -45,11 +49,16 @@ class LwwMap(Generic[V]):
         self.entries: Mapping[str, Entry[V]] = MappingProxyType(self._entries)
         """What is there now; always current, not to be kept across changes while iterating."""
 
-    def put(self, key: str, version: int, value: V | None) -> bool:
+    def publish(self, key: str, sequence: int, value: V | None) -> bool:
+        """Takes what this program says of an entity after its event ``sequence``; as ``put``."""
+        return self.put(key, sequence << _VIEW_VERSION_BITS | self.view_version, value)
+
+    def put(self, key: str, stamp: int, value: V | None) -> bool:
         """Takes a value (``None``: deleted) unless a newer one is known. Returns whether it was taken."""
-        if version <= self._stamps.get(key, -1):
+        if stamp <= self._stamps.get(key, -1):
             return False
-        self._stamps[key] = version
+        self._stamps[key] = stamp
+        version = stamp >> _VIEW_VERSION_BITS
         if value is None:
             self._entries.pop(key, None)
         else:
@@ -58,9 +67,13 @@ class LwwMap(Generic[V]):
             self._tell(key, version)
         return True
 
-    def version(self, key: str) -> int:
-        """The newest version seen of a key, deleted or not; 0: none."""
+    def stamp(self, key: str) -> int:
+        """The greatest stamp seen of a key, deleted or not; 0: none."""
         return self._stamps.get(key, 0)
+
+    def version(self, key: str) -> int:
+        """The newest version of its entity seen of a key, deleted or not; 0: none."""
+        return self._stamps.get(key, 0) >> _VIEW_VERSION_BITS
 
     def when(self, key: str, version: int, reached: Callable[[], None]) -> None:
         """Calls ``reached`` once the key is at this version or beyond; at once if it is already.

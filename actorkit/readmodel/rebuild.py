@@ -82,5 +82,5 @@ async def _read(
         except Exception as error:  # noqa: BLE001 - its author's mistake
             _log.error("readmodel.stream_skipped", stream=stream, view=name, exc_info=error)
             continue
-        values.put(PersistenceId.parse(stream).id, past.version, value)
+        values.publish(PersistenceId.parse(stream).id, past.version, value)
     return True

@@ -7,8 +7,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from actorkit.errors import CallError, Rejected
 from actorkit.persistence.calls import Kind
-from actorkit.persistence.commands import Published
 from actorkit.persistence.events import Event
+from actorkit.persistence.published import Published
 from actorkit.persistence.state import State
 from actorkit.testing.rehearsal import Rehearsed, Setting
 from actorkit.testing.rendering import differences, indented, mismatch, numbered, shown

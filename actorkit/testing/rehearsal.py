@@ -330,4 +330,4 @@ class _Rehearsal:
     def _publish(self) -> None:
         """What cannot be published is the handler's failure, as in production."""
         for view in self.entity_type.published.values():
-            view.value(self._actor)
+            view.check(view.value(self._actor))

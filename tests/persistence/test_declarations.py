@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -173,6 +174,80 @@ def test_handlers_that_cannot_travel_are_refused() -> None:
             def go(self) -> None: ...
 
             gone = go
+
+
+class Bare:
+    """No record: it has no form in MessagePack."""
+
+
+def test_what_cannot_be_published_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"Bad\.shown does not say what it publishes"):
+
+        class Bad(PersistentActor[Door, Opened]):
+            @published
+            def shown(self):  # type: ignore[no-untyped-def]
+                return 1
+
+    with pytest.raises(DeclarationError, match="publishes nothing but None"):
+
+        class Nothing(PersistentActor[Door, Opened]):
+            @published
+            def shown(self) -> None: ...
+
+    with pytest.raises(DeclarationError, match="Bare has no form in MessagePack"):
+
+        class Unencodable(PersistentActor[Door, Opened]):
+            @published
+            def shown(self) -> dict[str, Bare] | None: ...
+
+    with pytest.raises(DeclarationError, match="cannot be resolved"):
+
+        class Unresolved(PersistentActor[Door, Opened]):
+            @published
+            def shown(self) -> NoSuchType: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(DeclarationError, match="must be a plain method"):
+
+        class Waiting(PersistentActor[Door, Opened]):
+            @published
+            async def shown(self) -> int:
+                return 1
+
+
+@pytest.mark.parametrize("version", [0, 65_536])
+def test_the_version_of_what_is_published_has_two_bytes(version: int) -> None:
+    with pytest.raises(DeclarationError, match="1 to 65535"):
+
+        class Bad(PersistentActor[Door, Opened]):
+            @published(version=version)
+            def shown(self) -> int:
+                return 1
+
+
+def test_what_is_published_travels_as_its_declared_type() -> None:
+    class Shown(PersistentActor[Door, Opened | Closed], name="shown-door"):
+        @published(version=3)
+        def since(self) -> datetime | None:
+            return None
+
+        @published
+        def which(self) -> Opened | int | None:
+            return None
+
+    since, which = Shown.since, Shown.which
+    assert (since.version, which.version) == (3, 1)
+    assert since.type is datetime
+    moment = datetime(2026, 5, 4, 3, 2, 1, 7, tzinfo=UTC)
+    assert since.decode(since.encode(moment)) == moment
+    for data in (b"", b"\xc0", which.encode(5), b"\xff" * 10, since.encode(moment)[:-1], since.encode(moment) + b"x"):
+        with pytest.raises(ValueError, match="no value of what since publishes"):
+            since.decode(data)
+    since.check(None)
+    since.check(moment)
+    with pytest.raises(DeclarationError, match="declares to publish"):
+        since.check("noon")  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="cannot be encoded"):
+        which.encode(1 << 70)
 
 
 def test_something_that_is_no_event_is_refused() -> None:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorkit.errors import JournalUnavailable
-from actorkit.persistence.commands import published
 from actorkit.persistence.deduplication import KeyMemory
 from actorkit.persistence.gate import Answer, Gate
+from actorkit.persistence.published import published
 from actorkit.persistence.signatures import Signature, is_value
 
 

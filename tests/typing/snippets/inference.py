@@ -36,6 +36,8 @@ async def the_rest_of_the_system(system: ActorSystem) -> None:
     assert_type((await system.state_at(Pool, "p", version=1)).state.free, int)
     view = system.view(Pool.availability)
     assert_type(view, View[int])
+    assert_type(system.view(Pool.described), View[str])
+    assert_type(Pool.availability.decode(Pool.availability.encode(3)), int)
     entry = view.get("p")
     if entry is not None:
         assert_type(entry.value, int)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from actorkit import ActorSystem, Event, PersistentActor, State, applies, command, query
+from actorkit import ActorSystem, Event, PersistentActor, State, applies, command, published, query
 from tests.typing.snippets.pool import Pool, PoolState, Released, Reserved
 
 
@@ -70,6 +70,28 @@ class Emitting(PersistentActor[PoolState, Reserved | Released]):
 
     @command
     def timed(self, number: int) -> None: ...
+
+
+class Publishing(PersistentActor[PoolState, Reserved | Released]):
+    @published
+    def wrong_value(self) -> int:
+        return "text"  # error
+
+    @published(version="2")
+    def wrong_version(self) -> int:  # error
+        return 1
+
+    @published
+    def wrong_parameters(self, number: int) -> int:  # error
+        return number
+
+    @published(version=2)
+    def wrong_parameters_too(self, number: int) -> int:  # error
+        return number
+
+
+def encoding() -> None:
+    Pool.described.encode(3)  # error
 
 
 class WrongApply(State):

@@ -60,3 +60,7 @@ class Pool(PersistentActor[PoolState, Reserved | Released]):
     @published
     def availability(self) -> int | None:
         return self.state.free
+
+    @published(version=2)
+    def described(self) -> str:
+        return f"{self.state.free} are free"
