@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -18,6 +18,8 @@ from actorkit.actor.actor import Actor
 from actorkit.actor.ref import ActorRef
 from actorkit.actor.runtime import ActorRuntime
 from actorkit.clock import Clock, Randomness, SystemClock, SystemRandomness
+from actorkit.cluster.event_stream import no_events
+from actorkit.cluster.events import ClusterEvent
 from actorkit.cluster.member import Member
 from actorkit.clustering import Clustering
 from actorkit.config import ClusterNode, SystemSettings
@@ -261,6 +263,19 @@ class ActorSystem:
         """The nodes of the cluster, as this one sees it, by name; without a cluster there are none."""
         clustering = self.clustering
         return () if clustering is None or not clustering.started else clustering.cluster.members
+
+    def cluster_events(self) -> AsyncIterator[ClusterEvent]:
+        """What happens in the cluster from this call on, as this node sees it; the types are in ``actorkit.cluster``.
+
+        ``members`` already shows what an event says. The stream ends when the system has stopped, and at once without a
+        cluster. Up to ``ClusterSettings.events_max`` events wait for the reader; for one that is further behind they
+        are dropped, and it reads ``EventsDropped`` with the members as they are at that moment. Raises
+        ``ConfigurationError`` before the start.
+        """
+        if self._stage == _NOT_STARTED:
+            raise ConfigurationError(f"cluster events are those of a running system, and {_NOT_STARTED}")
+        clustering = self.clustering
+        return no_events() if clustering is None or not clustering.started else clustering.cluster.events()
 
     @property
     def ready(self) -> str | None:

@@ -63,6 +63,7 @@ SHELLS: dict[str, str] = {
     "actor/timers": "the loop's timers",
     "cluster/cluster": "drives membership with the loop's timer, and asks for leases in tasks",
     "cluster/downing_lease": "waits between its requests to the store",
+    "cluster/event_stream": "readers wait for events on the loop",
     "cluster/seeds": "asks the resolver for the addresses of host names",
     "clustering": "lets a node that was downed say so before it ends",
     "gateway/handlers": "an asyncio handler of aiohttp's requests",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ PROJECT = Path(__file__).parent.parent
 PAGE = (PROJECT / "docs" / "operations.md").read_text()
 MANIFEST = list(yaml.safe_load_all((PROJECT / "deploy" / "kubernetes.yaml").read_text()))
 COMPOSE = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OPTIONS = {option for param in cli.commands["node"].params for option in param.opts}
 
 
@@ -68,3 +73,25 @@ def test_the_manifest_has_what_a_cluster_needs() -> None:
     assert template["terminationGracePeriodSeconds"] >= 35
     [seeds] = [entry["value"] for entry in container["env"] if entry["name"] == "ACTORKIT_SEEDS"]
     assert len(seeds.split(",")) == stateful_set["spec"]["replicas"]
+
+
+def test_the_program_that_hears_of_members_runs_as_written(tmp_path: Path) -> None:
+    [block] = [block for block in BLOCKS if "cluster_events" in block]
+    for seed in ("127.0.0.1:9080", "127.0.0.1:9081"):
+        assert seed in block
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            block = block.replace(seed, f"127.0.0.1:{free.getsockname()[1]}")
+    lines = output_of(block, tmp_path).splitlines()
+    assert "MemberUp: ['n1', 'n2']" in lines
+    assert "MemberLeft: ['n1']" in lines
+    assert lines[-1] == "MemberLeft: []"
+
+
+def output_of(block: str, directory: Path) -> str:
+    script = directory / "page.py"
+    script.write_text(block)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -16,10 +15,10 @@ import msgspec
 import structlog
 
 from actorkit.clock import Clock, Randomness
+from actorkit.cluster.event_stream import EventStreams
 from actorkit.cluster.events import (
     ClusterEvent,
     Downed,
-    EventsDropped,
     JoinRefused,
     MajorityLost,
     MemberDown,
@@ -76,13 +75,12 @@ class Cluster:
         myself = Member(node, messenger.address, tuple(roles), weight, dict(labels or {}))
         self._core = Membership(myself, settings=settings, rng=randomness)
         self._subscribers: dict[Callable[[ClusterEvent], None], None] = {}
-        self._readers: dict[_Reader, None] = {}
+        self._streams = EventStreams(events_max=settings.events_max, members=lambda: self.members)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._asking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._running = False
-        self._stopped = False
         self.downed: str | None = None
         """Why this incarnation is no member any more; ``None`` as long as it may be one."""
         self.event_counts: dict[str, int] = {}
@@ -126,23 +124,12 @@ class Cluster:
         return lambda: self._subscribers.pop(changed, None)
 
     def events(self) -> AsyncIterator[ClusterEvent]:
-        """Events from now on, in order, until the cluster is stopped.
+        """Events from now on, in order, until the cluster is stopped; what was not read by then still is.
 
-        A reader that is more than ``ClusterSettings.events_max`` events behind loses the oldest, and reads
-        ``EventsDropped`` in their place.
+        For a reader that is more than ``ClusterSettings.events_max`` events behind all of them are dropped. It reads
+        ``EventsDropped`` in their place, with the members as they are then, and goes on from there.
         """
-        reader = _Reader(self._settings.events_max)
-        self._readers[reader] = None
-        if self._stopped:
-            reader.end()
-        return self._read(reader)
-
-    async def _read(self, reader: _Reader) -> AsyncIterator[ClusterEvent]:
-        try:
-            while (event := await reader.next()) is not None:
-                yield event
-        finally:
-            self._readers.pop(reader, None)
+        return self._streams.open()
 
     # --------------------------------------------------------------------------------------------------- its life
 
@@ -192,9 +179,7 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._stopped = True
-        for reader in self._readers:
-            reader.end()
+        self._streams.end()
 
     # ----------------------------------------------------------------------------------------------------- inputs
 
@@ -251,8 +236,7 @@ class Cluster:
                 changed(event)
             except Exception as error:  # noqa: BLE001 - a defect of one subscriber must not hide the event from others
                 _log.critical("cluster.subscriber_crashed", event_kind=kind, exc_info=error)
-        for reader in self._readers:
-            reader.put(event)
+        self._streams.put(event)
 
     async def _ask(self, number: int) -> None:
         assert self._lease is not None
@@ -285,37 +269,6 @@ class Cluster:
         while True:
             await asyncio.sleep(self._settings.joining.resolve_s)
             self._core.seeds_found(await self._resolved())
-
-
-class _Reader:
-    """One reader's events, of which it keeps the last so many."""
-
-    def __init__(self, events_max: int) -> None:
-        self._events: deque[ClusterEvent | None] = deque()
-        self._events_max = events_max
-        self._dropped = 0
-        self._some = asyncio.Event()
-
-    def put(self, event: ClusterEvent) -> None:
-        if len(self._events) >= self._events_max:
-            self._events.popleft()
-            self._dropped += 1
-        self._events.append(event)
-        self._some.set()
-
-    def end(self) -> None:
-        self._events.append(None)
-        self._some.set()
-
-    async def next(self) -> ClusterEvent | None:
-        """``None``: there will be no more."""
-        while not self._events:
-            self._some.clear()
-            await self._some.wait()
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            return EventsDropped(dropped)
-        return self._events.popleft()
 
 
 _GRAVE = (Downed, JoinRefused, MajorityLost, MemberDown, MemberUnreachable)

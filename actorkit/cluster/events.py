@@ -100,9 +100,11 @@ class Downed(ClusterEvent, frozen=True):
 
 
 class EventsDropped(ClusterEvent, frozen=True):
-    """A reader of events was too slow: so many were left out here. ``Cluster.members`` shows how things stand."""
+    """A reader was too slow, and so many events were left out here. What follows happened after this state."""
 
     count: int
+    members: tuple[Member, ...]
+    """All that are not gone, at the moment at which this is read, by name: in place of what was left out."""
 
 
 def events_of(before: Member | None, record: Member) -> list[ClusterEvent]:

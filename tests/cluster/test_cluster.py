@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from actorkit.cluster import (
     MajorityGained,
     MemberDown,
     MemberJoined,
+    MemberLeaving,
     MemberLeft,
     MemberUnreachable,
     MemberUp,
@@ -171,18 +173,54 @@ async def test_subscribers_and_readers_hear_the_same_in_order(nodes: Nodes) -> N
     assert len(told) == len(kinds)
 
 
-async def test_a_slow_reader_loses_the_oldest_events_and_is_told_so(nodes: Nodes) -> None:
-    first = nodes.new("n0", settings=ClusterSettings(events_max=2))
+async def test_a_reader_that_is_too_slow_is_told_how_things_stand_and_goes_on_from_there(nodes: Nodes) -> None:
+    first = nodes.new("n0", settings=ClusterSettings(events_max=4))
     events = first.events()
     await first.start()
     second = nodes.new("n1", "n0:9080")
     await second.start()
     await second.join()
     await asyncio.sleep(1.0)
+    dropped = await anext(events)
+    assert dropped == EventsDropped(5, first.members)
+    assert [member.node.name for member in first.members] == ["n0", "n1"]
+    second.leave()
+    await asyncio.sleep(1.0)
+    await second.stop()
     await first.stop()
     read = [event async for event in events]
-    assert read[0] == EventsDropped(4)
-    assert [type(event) for event in read[1:]] == [MemberUp, MemberLeft]
+    assert [type(event) for event in read] == [MemberLeaving, MemberLeft, MemberLeft]
+
+
+async def test_as_many_events_as_the_setting_says_wait_for_a_reader(nodes: Nodes) -> None:
+    first = nodes.new("n0", settings=ClusterSettings(events_max=3))
+    events = first.events()
+    await first.start()
+    read = [type(await anext(events)) for _ in range(3)]
+    assert read == [MemberUp, ClusterFormed, MajorityGained]
+    await first.stop()
+    assert [type(event) async for event in events] == [MemberLeft]
+
+
+async def test_a_reader_that_is_behind_when_all_ends_still_reads_what_it_has_lost(nodes: Nodes) -> None:
+    first = nodes.new("n0", settings=ClusterSettings(events_max=1))
+    events = first.events()
+    await first.start()
+    await first.stop()
+    assert [event async for event in events] == [EventsDropped(4, ())]
+
+
+async def test_a_reader_that_has_gone_away_costs_nothing(nodes: Nodes) -> None:
+    first = nodes.new("n0")
+    reading, forgotten = first.events(), first.events()
+    await first.start()
+    async for event in forgotten:
+        assert isinstance(event, MemberUp)
+        break
+    del forgotten
+    gc.collect()
+    assert len(first._streams._streams) == 1
+    assert isinstance(await anext(reading), MemberUp)
 
 
 async def test_who_reads_events_after_the_end_reads_none(nodes: Nodes) -> None:
