@@ -39,7 +39,8 @@ class Switch(NamedTuple):
     turns_off: str
     kinds: tuple[str, ...]
     """The faults that its plans are made of."""
-    nodes: int
+    nodes: int | None
+    """None: three to seven, which form a cluster."""
     finds: frozenset[str]
     """Findings of these kinds count: what it is there to prevent."""
     patches: Patches = list
@@ -61,7 +62,7 @@ class Switch(NamedTuple):
         return self._simulation(StoreSettings())
 
     def _simulation(self, store: StoreSettings) -> CapacitySimulation:
-        load = msgspec.structs.replace(self.load, store=store)
+        load = msgspec.structs.replace(self.load, store=store, clustered=self.load.clustered or self.nodes is None)
         return CapacitySimulation(
             kinds=self.kinds,
             share=self.share,
@@ -156,6 +157,9 @@ def _shards_are_given_up_at_once() -> list[Any]:
 
 _ANSWERS = frozenset({"A", "B", "C", "D", "F", "G", "I", "P2", "P3", "P10", "E"})
 _OWNERS = ("stolen_shards", "pause", "suspend", "late_appends", "store_unreachable", "slow_disk")
+_MEMBERS = ("pause", "suspend", "late_appends", "store_unreachable", "slow_disk", "partition", "one_way_partition")
+"""No shards are stolen: members take over from each other, because one is paused, or cut off from the others only, or
+from the store only."""
 
 SWITCHES: tuple[Switch, ...] = (
     Switch(
@@ -165,6 +169,16 @@ SWITCHES: tuple[Switch, ...] = (
         2,
         _ANSWERS,
         store=StoreSettings(fence=False),
+    ),
+    Switch(
+        "epoch fence in clusters",
+        "appends under an old epoch are stored",
+        _MEMBERS,
+        None,
+        _ANSWERS,
+        store=StoreSettings(fence=False),
+        # Longer than a lease lasts.
+        lasts_min_s=4.0,
     ),
     Switch(
         "expected sequence",
@@ -206,6 +220,17 @@ SWITCHES: tuple[Switch, ...] = (
         _ANSWERS,
         _every_lease_is_valid,
         # Clients go to the other node after their deadline; only then is anything stale.
+        lasts_min_s=9.0,
+        heals_after_s=30.0,
+        load=Load(operations=300, hazards=0, readers=4),
+    ),
+    Switch(
+        "lease of answers from memory in clusters",
+        "queries and refusals leave without a valid lease",
+        ("store_unreachable", "pause", "suspend"),
+        None,
+        _ANSWERS,
+        _every_lease_is_valid,
         lasts_min_s=9.0,
         heals_after_s=30.0,
         load=Load(operations=300, hazards=0, readers=4),
