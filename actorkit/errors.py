@@ -25,7 +25,8 @@
     │   ├── FrameError                   no frame, or a damaged, forged, repeated or too large one
     │   ├── UnknownMessage               a message of a type that is not declared
     │   ├── UndecodableMessage           its bytes do not fit its declaration
-    │   └── MessageTooLarge              its encoding exceeds the limit
+    │   ├── MessageTooLarge              its encoding exceeds the limit
+    │   └── UpdateRefused                an update of the read model is not what its writer can have written
     ├── ConnectionFailed                 another node cannot be reached, or the connection has broken
     │   └── HandshakeFailed              whoever is there is not who was to be talked to
     ├── NotJoined                        this node has not become a member of its cluster
@@ -83,6 +84,7 @@ __all__ = [
     "UnknownEvent",
     "UnknownEventVersion",
     "UnknownMessage",
+    "UpdateRefused",
     "VersionNotReached",
     "WireError",
 ]
@@ -340,6 +342,22 @@ class MessageTooLarge(WireError):
             f"a message {self.tag!r} of {self.size_bytes} bytes exceeds the limit of {self.limit_bytes}: send less in "
             "one message, or raise message_max_bytes on every node"
         )
+
+
+class UpdateRefused(WireError):
+    """An update of the read model, or a part of one, is not what the writer of its document can have written.
+
+    Nothing of it is shown; the next round of gossip pulls again what is missing. Where it comes again and again, some
+    node runs another version of the program, or is hostile.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.what} was refused: {self.why}"
 
 
 class ConnectionFailed(ActorkitError):
