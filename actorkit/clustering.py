@@ -15,6 +15,8 @@ from actorkit.cluster.seeds import resolve
 from actorkit.config import ClusterNode, SystemSettings
 from actorkit.ids import NodeId
 from actorkit.journal.protocols import LeaseStore
+from actorkit.readmodel.read_model import ReadModel
+from actorkit.readmodel.replicator import Replicator
 from actorkit.remoting.aiohttp_transport import AiohttpTransport
 from actorkit.remoting.events import Connected, PeerEvent
 from actorkit.remoting.remoting import Remoting
@@ -68,6 +70,7 @@ class Clustering:
         )
         self.cluster: Cluster
         self.sharding: ClusterSharding
+        self._read_model: ReadModel
         self.started = False
         self._ending: asyncio.TimerHandle | None = None
 
@@ -79,9 +82,11 @@ class Clustering:
         """Raises ``OSError`` where the address cannot be had."""
         await self.remoting.start()
 
-    async def start(self, region: Region, shards: int) -> None:
-        """Begins to look for the cluster, with a region that has been started."""
+    async def start(self, region: Region, shards: int, read_model: ReadModel) -> None:
+        """Begins to look for the cluster, with a region that has been started and a read model that has all types."""
         options, remoting = self._options, self.remoting
+        read_model.replicate(remoting, region)
+        self._read_model = read_model
         self.cluster = Cluster(
             remoting,
             node=self._node,
@@ -149,11 +154,21 @@ class Clustering:
     def _peer_changed(self, event: PeerEvent) -> None:
         if isinstance(event, Connected):
             self.cluster.peer_connected(event.node, event.address)
+            self._replicator.connected(event.address)
         else:
             self.sharding.lost_contact(event.address)
             self.cluster.peer_lost(event.address)
+            self._replicator.lost_contact(event.address)
+
+    @property
+    def _replicator(self) -> Replicator:
+        replicator = self._read_model.replicator
+        assert replicator is not None
+        return replicator
 
     def _changed(self, event: ClusterEvent) -> None:
+        others = (member for member in self.cluster.members if member.node != self._node and member.reachable)
+        self._replicator.peers_are(member.address for member in others)
         if isinstance(event, Downed):
             _log.warning("clustering.downed", node=str(self._node), why=event.why)
             self._ending = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._downed, event.why)

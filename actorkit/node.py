@@ -37,8 +37,7 @@ from actorkit.persistence.published import Published
 from actorkit.persistence.services import Counters, EntityServices
 from actorkit.persistence.snapshot_writer import SnapshotWriter
 from actorkit.persistence.state import State
-from actorkit.readmodel.follower import Follower
-from actorkit.readmodel.lww_map import LwwMap
+from actorkit.readmodel.read_model import ReadModel
 from actorkit.readmodel.view import View
 from actorkit.remoting.transport import Transport
 from actorkit.sharding.region import Region
@@ -114,8 +113,6 @@ class ActorSystem:
         self._on_downed = on_downed
         self.node = NodeId(name or socket.gethostname(), self._randomness.token(8).hex())
         self.counters = Counters()
-        self._maps: dict[tuple[str, str], LwwMap[Any]] = {}
-        self._followers: list[Follower] = []
         self._stage = _NOT_STARTED
         self._open = AsyncExitStack()
         """What is to be closed, in the opposite order of opening."""
@@ -124,6 +121,7 @@ class ActorSystem:
         self.writer: GroupCommit
         self.region: Region
         self.snapshots: SnapshotWriter
+        self.read_model: ReadModel
         self.clustering: Clustering | None = None
         """Its part in a cluster, if it is a node of one; for experts."""
 
@@ -144,9 +142,16 @@ class ActorSystem:
     async def _start(self, opened: AsyncExitStack) -> None:
         await self.store.open(self._wanted_shards)
         opened.push_async_callback(self.store.close)
-        self._maps.clear()
-        self._followers.clear()
         persistence = self.settings.persistence
+        self.read_model = ReadModel(
+            self.store,
+            owner=str(self.node),
+            page_events=persistence.recovery_page_events,
+            settings=self.settings.readmodel,
+            clock=self._clock,
+            randomness=self._randomness,
+            fatal=self._fail,
+        )
         clustering = self.clustering = self._new_clustering()
         if clustering is not None:
             await clustering.listen()
@@ -170,7 +175,7 @@ class ActorSystem:
             shards=self.store.shards,
             clock=self._clock,
             settings=self.settings.sharding,
-            taken_over=self._taken_over,
+            taken_over=self.read_model.taken_over,
             may_hold=(lambda: True) if clustering is None else clustering.may_hold_leases,
         )
         self.region.start(
@@ -185,19 +190,18 @@ class ActorSystem:
                 host=self.region,
                 recoveries=asyncio.Semaphore(persistence.recoveries_max),
                 save_snapshot=self.snapshots.save,
-                publish=self._publish,
+                publish=self.read_model.publish,
                 fatal=self._fail,
                 counters=self.counters,
                 system=self,
             )
         )
         opened.push_async_callback(self._stop_region)
-        if clustering is not None:
-            await clustering.start(self.region, self.store.shards)
-        opened.callback(self._stop_following)
+        show = self.read_model.follow if clustering is None else self.read_model.add
         for cls in self._entities:
-            entity_type = self.region.register(cls)
-            self._follow(entity_type, entity_type.published)
+            show(self.region.register(cls))
+        if clustering is not None:
+            await clustering.start(self.region, self.store.shards, self.read_model)
         self._stage = ""
 
     def _new_clustering(self) -> Clustering | None:
@@ -219,6 +223,7 @@ class ActorSystem:
         if clustering is not None and clustering.started:
             await clustering.leave()
         await self.region.stop()
+        await self.read_model.stop()
         if clustering is not None and clustering.started:
             await clustering.stop()
 
@@ -286,9 +291,7 @@ class ActorSystem:
             return self._stage
         if self.clustering is not None and (reason := self.clustering.not_ready) is not None:
             return reason
-        if any(follower.busy for follower in self._followers):
-            return "its read model is catching up with the journal"
-        return None
+        return self.read_model.not_ready
 
     @property
     def read_model_age_s(self) -> float:
@@ -296,7 +299,7 @@ class ActorSystem:
 
         Infinite before it has been read; 0 without a cluster, since entities of this process publish what they commit.
         """
-        return max((follower.age_s for follower in self._followers), default=0.0)
+        return self.read_model.oldest_s
 
     def _fail(self, error: JournalFailed) -> None:
         if self._failed is None:
@@ -369,15 +372,14 @@ class ActorSystem:
     def view(self, published: Published[Any, R]) -> View[R]:
         """The read model of one published method, as in ``system.view(Pool.availability)``.
 
-        The first use starts reading what the journal has; ``ready`` says when that is done.
+        The first use starts reading what the journal has; ``ready`` says when that is done. On a node of a cluster its
+        class must be among ``entities``; raises ``ConfigurationError`` if it is not.
         """
         if not isinstance(published, Published):
             raise DeclarationError(f"{published!r} publishes nothing: a view is of a method marked with @published")
         if published.owner is None:
             raise DeclarationError(f"{published.name} is not a method of a persistent actor")
-        entity_type = self._registered(published.owner)
-        self._follow(entity_type, [published.name])
-        return View(self._maps[entity_type.name, published.name])
+        return self.read_model.view(self._registered(published.owner), published)
 
     async def shards(self) -> list[ShardStatus]:
         """Who owns each shard, under which epoch, and the position of its newest record."""
@@ -387,39 +389,6 @@ class ActorSystem:
         if self._stage == _NOT_STARTED:
             raise ConfigurationError("this ActorSystem has not been started: use it in `async with`, or await start()")
         return self.region.register(cls)
-
-    def _follow(self, entity_type: EntityType, names: Iterable[str]) -> None:
-        """Keeps what these methods publish from now on, and reads what the journal has, once for all of them."""
-        maps: dict[str, LwwMap[Any]] = {}
-        for name in names:
-            if (entity_type.name, name) not in self._maps:
-                values: LwwMap[Any] = LwwMap(view_version=entity_type.published[name].version)
-                maps[name] = self._maps[entity_type.name, name] = values
-        if maps:
-            page_events = self.settings.persistence.recovery_page_events
-            follower = Follower(
-                self.store,
-                entity_type,
-                maps,
-                page_events=page_events,
-                fatal=self._fail,
-                owner=str(self.node),
-                poll_s=None if self.clustering is None else self.settings.readmodel.follow_s,
-            )
-            self._followers.append(follower)
-
-    def _taken_over(self, shard: int, head: int) -> None:
-        for follower in self._followers:
-            follower.taken_over(shard, head)
-
-    def _stop_following(self) -> None:
-        for follower in self._followers:
-            follower.stop()
-
-    def _publish(self, type: str, name: str, id: str, sequence: int, value: Any) -> None:
-        values = self._maps.get((type, name))
-        if values is not None:
-            values.publish(id, sequence, value)
 
     # --------------------------------------------------------------------------------------------------------- actors
 

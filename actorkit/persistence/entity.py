@@ -439,7 +439,7 @@ class Entity(Actor[Any]):
         if answer.effects:
             self._let_out(answer.effects)
         for name, value in answer.views:
-            self.services.publish(self.pid.type, name, self.pid.id, answer.sequence, value)
+            self.services.publish(self.shard.shard, self.pid.type, name, self.pid.id, answer.sequence, value)
         if answer.snapshot is not None:
             self.services.save_snapshot(answer.snapshot)
         if answer.rejected is None:

@@ -114,8 +114,8 @@ class EntityServices(msgspec.Struct, kw_only=True):
     host: Host
     recoveries: asyncio.Semaphore
     save_snapshot: Callable[[StoredSnapshot], None]
-    publish: Callable[[str, str, str, int, Any], None]
-    """(entity type, name of the published method, entity id, sequence, value or ``None``)"""
+    publish: Callable[[int, str, str, str, int, Any], None]
+    """(shard, entity type, name of the published method, entity id, sequence, value or ``None``)"""
     fatal: Callable[[JournalFailed], None]
     counters: Counters
     system: Any = None

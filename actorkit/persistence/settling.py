@@ -338,7 +338,7 @@ class Settling:
                 services.counters.effects_failed += 1
                 entity.context.log.error("entity.not_published", entity=entity.stream, view=name, exc_info=error)
                 continue
-            services.publish(entity.pid.type, name, entity.pid.id, recovery.sequence, value)
+            services.publish(entity.shard.shard, entity.pid.type, name, entity.pid.id, recovery.sequence, value)
 
     async def _save_snapshot(self, recovery: Recovery) -> None:
         """The recovery took long: the next one is to be quicker. Nothing depends on this."""

@@ -67,6 +67,11 @@ class LwwMap(Generic[V]):
             self._tell(key, version)
         return True
 
+    def take_back(self, key: str) -> None:
+        """What was put under the key was never true: nothing is known of it any more."""
+        if self._stamps.pop(key, None) is not None:
+            self._entries.pop(key, None)
+
     def stamp(self, key: str) -> int:
         """The greatest stamp seen of a key, deleted or not; 0: none."""
         return self._stamps.get(key, 0)

@@ -8,8 +8,31 @@ __all__ = ["ReadModelSettings"]
 
 
 class ReadModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the local read model may lag behind."""
+    """How what entities publish gets to all nodes of a cluster. One node alone needs none of it."""
 
-    follow_s: float = 0.1
-    """In a cluster, how often it is looked in the journal what other nodes have written. Shorter: fresher values, for a
-    read of all shards' heads each time, and of what has changed."""
+    flush_s: float = 0.01
+    """How long changes gather before they are sent. Longer: fewer, larger messages and less work for each change, and
+    everything is seen so much later on other nodes."""
+    round_s: float = 0.25
+    """How often a node compares what it has with ``round_peers`` others. It decides how old ``as_of`` says that an
+    answer may be (about ``round_s * (nodes - 1) / round_peers``), and how soon what was lost is repaired. A round costs
+    some 12 bytes for each shard and peer, each way."""
+    round_peers: int = 2
+    """How many others are asked in a round."""
+    push_all_max: int = 6
+    """Up to so many other nodes, each change is sent to all of them by the node where it was made. With more, it goes
+    to ``push_peers`` of them, who send it on in the same way, and rounds reach whom these miss."""
+    push_peers: int = 4
+    """Larger: seen sooner everywhere, at the cost of more copies of each change."""
+    batch_bytes: int = 1 << 17
+    """How much is sent to a peer before it has answered. What has changed meanwhile is sent as it is then, so this
+    and the number of keys bound what waits, however many changes there are."""
+    answer_timeout_s: float = 5.0
+    """A peer that has not answered for so long is sent everything anew that it may have missed."""
+    check_s: float = 2.0
+    """How often documents are compared with the store, which knows who owns which shard, and how far its log goes: what
+    claims more than that is thrown away. It is a read of all shards' records. Also how often each document notes how
+    much of the log it shows, which is what a new owner need not read again."""
+    adoption_wait_s: float = 2.0
+    """How long a node that has taken a shard over waits for others to say how much of its log they show, where it does not
+    know that itself, before it reads all entities of the shard instead."""

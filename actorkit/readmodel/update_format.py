@@ -91,7 +91,7 @@ def read_items(data: bytes) -> tuple[int, list[Item]]:
     """
     if len(data) > UPDATE_MAX_BYTES:
         raise _refused(f"its {len(data)} bytes exceed the {UPDATE_MAX_BYTES} it may have")
-    first, _, items = _read(data)
+    first, _, items = _read(data, len(data))
     if data[items[-1].end :] != _NO_DELETIONS:
         raise _refused("its items are not followed by an empty list of deletions")
     return first, items
@@ -102,13 +102,9 @@ def cut(data: bytes) -> tuple[bytes, int]:
 
     Raises ``UpdateRefused`` where pycrdt has written something else than the form above allows.
     """
-    first, start, items = _read(data)
-    end_max = start + UPDATE_MAX_BYTES - _HEAD_MAX_BYTES - len(_NO_DELETIONS)
-    count = len(items)
-    while count > 1 and items[count - 1].end > end_max:
-        count -= 1
-    last = items[count - 1]
-    head = _ONE_CLIENT + _number(count) + _CLIENT + _number(first)
+    first, start, items = _read(data, UPDATE_MAX_BYTES - _HEAD_MAX_BYTES - len(_NO_DELETIONS))
+    last = items[-1]
+    head = _ONE_CLIENT + _number(len(items)) + _CLIENT + _number(first)
     return head + data[start : last.end] + _NO_DELETIONS, last.clock + last.length
 
 
@@ -121,8 +117,8 @@ def _refused(why: str) -> UpdateRefused:
     return UpdateRefused("an update", why)
 
 
-def _read(data: bytes) -> tuple[int, int, list[Item]]:
-    """The clock of the first item, where its bytes begin, and the items."""
+def _read(data: bytes, length_max: int) -> tuple[int, int, list[Item]]:
+    """The clock of the first item, where its bytes begin, and the items, up to the last one within ``length_max``."""
     try:
         if data[:1] != _ONE_CLIENT:
             raise _refused("it is not of exactly one client")
@@ -132,14 +128,14 @@ def _read(data: bytes) -> tuple[int, int, list[Item]]:
         first, start = _read_number(data, at + 1)
         if not count:
             raise _refused("it has no items")
-        return first, start, _read_all(data, count, first, start)
+        return first, start, _read_all(data, count, first, start, start + length_max)
     except IndexError:
         raise _refused(f"it breaks off after {len(data)} bytes") from None
     except UnicodeDecodeError:
         raise _refused("a key is not UTF-8") from None
 
 
-def _read_all(data: bytes, count: int, clock: int, at: int) -> list[Item]:
+def _read_all(data: bytes, count: int, clock: int, at: int, end_max: int) -> list[Item]:
     items: list[Item] = []
     append = items.append
     # Each item has at least four bytes, so the data ends long before a false count does.
@@ -171,14 +167,16 @@ def _read_all(data: bytes, count: int, clock: int, at: int) -> list[Item]:
             at += size
             if size > VALUE_MAX_BYTES or at > len(data):
                 raise _refused(f"a value has {size} bytes")
-            append(Item(clock, 1, origin, key, value, at))
-            clock += 1
+            length = 1
         else:
-            replaced, at = _read_number(data, at)
-            if not replaced:
+            length, at = _read_number(data, at)
+            value = None
+            if not length:
                 raise _refused("nothing was replaced")
-            append(Item(clock, replaced, origin, key, None, at))
-            clock += replaced
+        if at > end_max and items:
+            break
+        append(Item(clock, length, origin, key, value, at))
+        clock += length
     if clock >= CLOCK_LIMIT:
         raise _refused(f"its clock {clock} is not below 2**32")
     return items

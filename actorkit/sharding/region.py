@@ -57,10 +57,10 @@ class Region:
         shards: int,
         clock: Clock,
         settings: ShardingSettings,
-        taken_over: Callable[[int, int], None] = lambda shard, head: None,
+        taken_over: Callable[[int, int, int], None] = lambda shard, epoch, head: None,
         may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``taken_over(shard, head)`` is called for shards that others may have written before they became ours;
+        """``taken_over(shard, epoch, head)`` is called for shards that others may have written before they became ours;
         ``may_hold`` is as ``Leases`` has it."""
         self._runtime = runtime
         self._loop = runtime.loop
@@ -188,6 +188,15 @@ class Region:
     def load(self, shard: int) -> int:
         """How many entities of the shard are busy."""
         return len(self.memory.busy(self.shard(shard)))
+
+    def idle(self, shard: int) -> bool:
+        """Whether no entity of the shard has anything in progress."""
+        return shard not in self._by_number or not self.load(shard)
+
+    def owned_since(self, shard: int) -> int:
+        """The epoch under which the shard was taken over from others, if nobody else can write it now; else 0."""
+        owned = self._by_number.get(shard)
+        return owned.unbroken_since if owned is not None and owned.ready and owned.lease_is_valid() else 0
 
     @property
     def entities(self) -> int:
@@ -411,7 +420,7 @@ class Region:
     def _acquired(self, shard: Shard, unbroken: bool, head: int) -> None:
         if not unbroken:
             self.memory.invalidate(shard)
-            self._taken_over(shard.shard, head)
+            self._taken_over(shard.shard, shard.unbroken_since, head)
             if self._router is not None:
                 # Calls that other nodes have sent for an earlier ownership may have been run elsewhere since.
                 self.take_back(shard)

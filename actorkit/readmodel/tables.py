@@ -1,0 +1,115 @@
+"""Tables: the last-writer-wins maps of one process, one for each published method, and the keys of each shard.
+
+In documents a key is ``type/view/id``, and a value is its stamp and its payload; here values are what the application
+reads. This module is where one becomes the other. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from actorkit.errors import DeclarationError, UpdateRefused
+from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.published import Published
+from actorkit.readmodel.counters import ReadModelCounters
+from actorkit.readmodel.lww_map import LwwMap
+from actorkit.readmodel.stamp import decode_value, encode_value
+
+__all__ = ["Table", "Tables"]
+
+_POSITION_KEY: Final = ""
+
+
+class Table(NamedTuple):
+    """What one method publishes, of all entities of its type."""
+
+    published: Published[Any, Any]
+    values: LwwMap[Any]
+    prefix: str
+    """Of its keys: ``type/view/``."""
+
+
+class Tables:
+    """All published methods that this process knows."""
+
+    def __init__(self, counters: ReadModelCounters) -> None:
+        self._counters = counters
+        self._by_name: dict[tuple[str, str], Table] = {}
+        self._by_prefix: dict[str, Table] = {}
+        self._keys: dict[int, dict[str, None]] = {}
+        """The keys of each shard, in the order in which they were first seen."""
+
+    def add(self, entity_type: EntityType) -> dict[str, LwwMap[Any]]:
+        """Keeps what the type publishes from now on. Returns those maps that are new, by the method's name."""
+        added: dict[str, LwwMap[Any]] = {}
+        for name, view in entity_type.published.items():
+            if (entity_type.name, name) not in self._by_name:
+                prefix = f"{entity_type.name}/{name}/"
+                added[name] = LwwMap(view_version=view.version)
+                table = Table(view, added[name], prefix)
+                self._by_name[entity_type.name, name] = self._by_prefix[prefix] = table
+        return added
+
+    def get(self, type: str, view: str) -> Table | None:
+        """The table of a published method, if it was added."""
+        return self._by_name.get((type, view))
+
+    def maps(self, type: str) -> dict[str, LwwMap[Any]]:
+        """All maps of a type, by the method's name."""
+        return {name: table.values for (owner, name), table in self._by_name.items() if owner == type}
+
+    def keys(self, shard: int) -> Iterable[str]:
+        """All keys of a shard that have a value or had one."""
+        return self._keys.get(shard, {}).keys()
+
+    def note(self, shard: int, key: str) -> None:
+        """The key belongs to that shard."""
+        keys = self._keys.get(shard)
+        if keys is None:
+            keys = self._keys[shard] = {}
+        keys[key] = None
+
+    def encode(self, key: str) -> bytes | None:
+        """The value of a key as it travels, with its stamp; ``None``: nothing was ever said of it, or it cannot travel."""
+        table, id = self._split(key)
+        if table is None:
+            return None
+        stamp = table.values.stamp(id)
+        if stamp == 0:
+            return None
+        entry = table.values.entries.get(id)
+        try:
+            return encode_value(stamp, None if entry is None else table.published.encode(entry.value))
+        except (DeclarationError, UpdateRefused):
+            self._counters.values_refused += 1
+            return None
+
+    def take(self, shard: int, entries: Mapping[str, bytes]) -> None:
+        """Takes values that another node has published. Those of types that are not known here are only passed on."""
+        for key, data in entries.items():
+            if key == _POSITION_KEY:
+                continue
+            self.note(shard, key)
+            table, id = self._split(key)
+            if table is None:
+                continue
+            try:
+                value = decode_value(data)
+                if value.stamp > table.values.stamp(id):
+                    shown = None if value.deleted else table.published.decode(value.payload)
+                    table.values.put(id, value.stamp, shown)
+            except (UpdateRefused, ValueError):
+                # A newer program may publish something else under this name; it is known again once this one is newer.
+                self._counters.values_refused += 1
+
+    def forget(self, shard: int, *, greater_than: int) -> None:
+        """Takes back what claims to show later events of the shard's entities than that: nobody has committed it."""
+        for key in self.keys(shard):
+            table, id = self._split(key)
+            if table is not None and table.values.version(id) > greater_than:
+                table.values.take_back(id)
+
+    def _split(self, key: str) -> tuple[Table | None, str]:
+        view_end = key.find("/", key.find("/") + 1) + 1
+        return self._by_prefix.get(key[:view_end]), key[view_end:]
