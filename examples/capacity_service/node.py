@@ -127,13 +127,13 @@ class Node:
             return self._stage
         if self._leaving:
             return "it is leaving"
+        others = {} if self._owning.done() else self._system.region.waiting_for
+        if others:
+            owners = ", ".join(sorted(set(others.values())))
+            return f"it waits for {len(others)} shards that {owners} has; GET /cluster/shards shows them"
         if (reason := self._system.ready) is not None:
             return reason
-        if not self._owning.done():
-            others = self._system.region.waiting_for
-            owners = ", ".join(sorted(set(others.values()))) or "another node"
-            return f"it waits for {len(others) or 'the'} shards that {owners} has; GET /cluster/shards shows them"
-        return None
+        return None if self._owning.done() else "it waits for its shards"
 
     def behind(self) -> str | None:
         """``None`` if the read model shows all that was committed a moment ago, else why it may not."""

@@ -232,8 +232,8 @@ async def test_a_node_that_waits_for_shards_says_whose_they_are(service: Client,
             client = Client(session, other)
             assert (await client.get("/health/ready")).body["detail"] == other.not_ready()
             assert owner in {shard["owner"] for shard in (await client.get("/cluster/shards")).body["shards"]}
-            # What the read model shows it has from the journal, whoever writes it.
-            assert await client.pool_ids() == ["p"]
+            # It has its values from other nodes of its cluster, and is alone in its own.
+            assert (await client.post("availability", {})).status == 503
     finally:
         await other.stop()
 
