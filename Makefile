@@ -34,7 +34,7 @@ help:
 	@echo 'make run      start the capacity service: $(NODES) nodes, HTTP from port $(BASE_HTTP) on, on the journal $(JOURNAL)'
 	@echo 'make test     run all tests (PYTEST_ARGS="-k gate" for some of them)'
 	@echo 'make simulate SEEDS=100000   search so many seeds on all cores (SIMULATE_ARGS="--first 7" for certain ones)'
-	@echo 'make nemesis MINUTES=60      real bookings into real processes that are killed, paused, restarted; then the verdict'
+	@echo 'make nemesis MINUTES=60      real bookings into real processes that are killed, paused, cut off, restarted; then the verdict'
 	@echo 'make check    ruff, mypy --strict, pyright and the layering test'
 	@echo 'make bench    measure each figure against its floor (BENCH_ARGS="latency recovery" for some)'
 	@echo 'make format   let ruff format and mend what it can'
@@ -67,7 +67,8 @@ simulate: $(VENV)/.ready-to-develop
 	@$(BIN)/python -m actorkit.testing.simulation.command tests.simulation.trials:CAPACITY --seeds $(SEEDS) \
 		--cases tests/simulation/regressions $(SIMULATE_ARGS)
 
-# Prints its seed first: NEMESIS_ARGS="--seed 7" does the same again, as far as real processes can.
+# Prints its seed first: NEMESIS_ARGS="--seed 7" does the same again, as far as real processes can. With "--links namespaces"
+# nodes are cut off by a router between network namespaces, else by proxies.
 nemesis: $(VENV)/.ready-to-develop
 	@$(BIN)/python -m tests.processes.nemesis --minutes $(MINUTES) $(NEMESIS_ARGS)
 

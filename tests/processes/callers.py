@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.simulation.judging import judge
 
 ATTEMPT_MAX_S = 15.0
 """More than the service's own deadline, so that it is the service that says how a request ended."""
+_AGAIN_S = (0.05, 0.2)
 
 
 def now_us() -> int:
@@ -52,8 +54,12 @@ class Told(NamedTuple):
 class Caller:
     """One client. It asks one node after the other, and the next one again where it may repeat what it asked for."""
 
-    def __init__(self, name: str, nodes: Nodes, recorder: Recorder, random: Random) -> None:
+    def __init__(
+        self, name: str, nodes: Nodes, recorder: Recorder, random: Random, *, only: NodeProcess | None = None
+    ) -> None:
+        """``only``: it asks this node and no other, whatever becomes of it."""
         self.name = name
+        self._only = only
         self.random = random
         self.failures: list[str] = []
         """What was answered other than in the way that a client expects who knows of no trouble."""
@@ -83,12 +89,17 @@ class Caller:
             may_repeat = key is not None or name in ("describe", "reservation") or told.status in (429, 503)
             if not may_repeat or time.monotonic() - began_s > patience_s:
                 return told
+            if self._only is not None:
+                # It is the same node that is asked again.
+                await asyncio.sleep(self.random.uniform(*_AGAIN_S))
 
     def _remember(self, name: str, pool: str, told: Told) -> None:
         if name == "reserve" and told.status == 200:
             self.parts.setdefault(pool, []).append(told.body["reservation_id"].partition("~")[2])
 
     def _next_node(self) -> NodeProcess:
+        if self._only is not None:
+            return self._only
         serving = self._nodes.serving
         self._turn += 1
         return serving[self._turn % len(serving)]

@@ -2,15 +2,17 @@
 
 ``make nemesis MINUTES=60``. Every node is a process; clients book and cancel through all of them what guests of two
 hotels have booked and cancelled. Now and then a node is killed and started again, stopped for longer than its leases
-last, told to leave and started again, or somebody else holds the file's lock. After each fault every shard has to take
-writes again; how long that took is shown. In the end the whole history is held against the model of a pool, and
-against the journal. Ends with 1 where anything is wrong; the history and the logs are kept then.
+last, told to leave and started again, or somebody else holds the file's lock; or its links are cut in both directions
+or in one, flap, are slow, or break (``--links namespaces``: those of network namespaces, else of proxies). After each
+fault every shard has to take writes again; how long that took is shown. In the end the whole history is held against
+the model of a pool, and against the journal. Ends with 1 where anything is wrong; history and logs are kept then.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import secrets
 import signal
 import sqlite3
@@ -18,13 +20,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from actorkit.testing.checkers import Recorder
 from examples.capacity_service.bookings import Command, command_stream, peak_demand
 from tests.processes.callers import Caller, percentile
+from tests.processes.link_faults import LINKS
+from tests.processes.links import Links
+from tests.processes.namespaces import inside, why_not
 from tests.processes.nodes import Nodes, processes
 from tests.processes.story import Story
 from tests.replay.test_bookings import real_bookings
@@ -40,16 +46,24 @@ SERVED_AGAIN_S = 5.0
 """What is promised after a crash."""
 FAILED_AFTER = 2.0
 """So many times as long is wrong whatever else the machine has to do."""
-DOWNED = 71
+OFTEN = ("kill", "kill", "kill", "pause", "pause", "leave", "leave", "lock")
+"""As often as all faults of links together."""
 
 
 class Nemesis:
     """One run of it."""
 
-    def __init__(self, story: Story, random: Random, faults: list[str]) -> None:
+    def __init__(self, story: Story, links: Links, random: Random, faults: Sequence[str]) -> None:
         self.story = story
-        all_faults = {"kill": self._kill, "pause": self._pause, "leave": self._leave, "lock": self._lock}
-        self._faults: list[Callable[[], Awaitable[None]]] = [all_faults[name] for name in faults]
+        self._links = links
+        all_faults: dict[str, Callable[[], Awaitable[None]]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "leave": self._leave,
+            "lock": self._lock,
+            **{name: partial(self._befall, name) for name in links.faults},
+        }
+        self._faults = [all_faults[name] for name in faults or (*OFTEN, *links.faults)]
         self.random = random
         self.findings: list[str] = []
         self.took_s: dict[str, list[float]] = {}
@@ -130,20 +144,17 @@ class Nemesis:
         node.send_signal(signal.SIGCONT)
         # From here on, since a node that was stopped while it had the file's lock held up everybody until now.
         await self._served_again("SIGSTOP, SIGCONT", within_s=None)
-        await self._may_have_been_downed(node.name)
+        self.findings += await self.story.nodes.whole_again()
 
-    async def _may_have_been_downed(self, name: str) -> None:
-        """A node that was away for long is either a member again soon, or ends."""
+    async def _befall(self, fault: str) -> None:
+        """To callers nothing is said: those who ask the node that is cut off go on to."""
         nodes = self.story.nodes
-        node = next(each for each in nodes.all if each.name == name)
-        back = asyncio.create_task(nodes.formed(nodes.all))
-        ended = asyncio.create_task(node.ended())
-        await asyncio.wait([back, ended], return_when=asyncio.FIRST_COMPLETED)
-        for task in (back, ended):
-            task.cancel()
-        await asyncio.gather(back, ended, return_exceptions=True)
-        if not node.running and (status := await node.ended()) != DOWNED:
-            self.findings.append(f"{name} has ended with status {status} after it was stopped for a while")
+        node = self.random.choice(nodes.all)
+        others = [each.name for each in nodes.all if each is not node]
+        async with self._links.faults[fault](node.name, others, self.random):
+            await asyncio.sleep(self.random.uniform(*PAUSE_S))
+        await self._served_again(fault, within_s=SERVED_AGAIN_S)
+        self.findings += await nodes.whole_again()
 
     async def _leave(self) -> None:
         node = self.random.choice(self.story.nodes.all)
@@ -181,12 +192,12 @@ class Nemesis:
         print(f"{self.bookings} bookings and cancellations; operations: {dict(outcomes)}")
 
 
-async def run(nodes: Nodes, directory: Path, minutes: float, seed: int, faults: list[str]) -> int:
+async def run(nodes: Nodes, links: Links, directory: Path, minutes: float, seed: int, faults: Sequence[str]) -> int:
     """The status with which the command ends."""
     await nodes.start_all()
     story = Story(nodes, seed)
     story.recorder = Recorder(operations_max=OPERATIONS_MAX)
-    nemesis = Nemesis(story, Random(seed), faults)
+    nemesis = Nemesis(story, links, Random(seed), faults)
     await nemesis.run(minutes)
     nemesis.show()
     print("judging", flush=True)
@@ -203,20 +214,33 @@ async def run(nodes: Nodes, directory: Path, minutes: float, seed: int, faults: 
     return 1 if findings else 0
 
 
-async def main() -> int:
+def chosen_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--faults", default="kill,kill,pause,leave,lock", help="One of them each time, at random.")
-    chosen = parser.parse_args()
+    parser.add_argument("--faults", default="", help="One of them each time, at random; else all that there are.")
+    parser.add_argument("--links", choices=LINKS, default="proxies", help="What the nodes reach each other through.")
+    parser.add_argument("--isolated", action="store_true", help="This is a network namespace of its own already.")
+    return parser.parse_args()
+
+
+async def main(chosen: argparse.Namespace) -> int:
     print(f"seed {chosen.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="nemesis-"))
     names = [f"n{number}" for number in range(1, chosen.nodes + 1)]
-    async with processes(directory, names, shards=chosen.shards) as nodes:
-        return await run(nodes, directory, chosen.minutes, chosen.seed, chosen.faults.split(","))
+    links = LINKS[chosen.links]()
+    faults = [fault for fault in chosen.faults.split(",") if fault]
+    async with processes(directory, names, shards=chosen.shards, links=links) as nodes:
+        return await run(nodes, links, directory, chosen.minutes, chosen.seed, faults)
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    options = chosen_options()
+    if options.links == "namespaces" and not options.isolated:
+        if reason := why_not():
+            sys.exit(f"no network namespaces: {reason}")
+        again = inside([sys.executable, "-m", "tests.processes.nemesis", *sys.argv[1:], "--isolated"])
+        os.execvp(again[0], again)
+    sys.exit(asyncio.run(main(options)))

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from tests.processes.links import Links, Loopback, Place
+
 PROJECT = Path(__file__).parent.parent.parent
 START_MAX_S = 60.0
 """For all that is not measured: a machine that does much else may take long."""
 
+DOWNED = 71
+"""The status with which a node ends that the others have declared gone."""
+
 _POLL_S = 0.02
-_FIRST_PORT, _LAST_PORT = 10_000, 32_000
-"""Below the ports that the operating system gives to connections, which could take a free one away again."""
-
-
-def free_port() -> int:
-    """One that nobody listens on now."""
-    while True:
-        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 async def until(true: Callable[[], Awaitable[bool]], what: str, *, within_s: float = START_MAX_S) -> None:
@@ -49,11 +38,10 @@ async def until(true: Callable[[], Awaitable[bool]], what: str, *, within_s: flo
 class NodeProcess:
     """One node, through as many lives as it is given, on the same ports."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, place: Place) -> None:
         self.name = name
-        self.http = f"127.0.0.1:{free_port()}"
-        self.remoting = f"127.0.0.1:{free_port()}"
-        self.url = f"http://{self.http}"
+        self.place = place
+        self.url = f"http://{place.http}"
         self.log = directory / f"{name}.log"
         self.was_ready = False
         """Whether it has said in this life that it is ready: from then on clients are sent to it, until it ends."""
@@ -70,8 +58,9 @@ class NodeProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ACTORKIT_")}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self.place.command,
                 *(sys.executable, "-m", "examples.capacity_service", "node", "--name", self.name),
-                *("--http", self.http, "--remoting", self.remoting, *arguments),
+                *("--http", self.place.http, "--remoting", self.place.remoting, *self.place.arguments, *arguments),
                 cwd=PROJECT,
                 env={**environment, "PYTHONPATH": str(PROJECT)},
                 stdout=log,
@@ -100,12 +89,14 @@ class NodeProcess:
 class Nodes:
     """Nodes that share a journal, and know each other as seeds."""
 
-    def __init__(self, directory: Path, session: aiohttp.ClientSession, names: Iterable[str], *, shards: int) -> None:
+    def __init__(
+        self, directory: Path, session: aiohttp.ClientSession, places: Mapping[str, Place], *, shards: int
+    ) -> None:
         self.session = session
         self.shards = shards
         self.journal = directory / "capacity.db"
-        self.all = [NodeProcess(name, directory) for name in names]
-        self._seeds = ",".join(node.remoting for node in self.all)
+        self.all = [NodeProcess(name, directory, place) for name, place in places.items()]
+        self._seeds = ",".join(node.place.advertised for node in self.all)
 
     def __getitem__(self, index: int) -> NodeProcess:
         return self.all[index]
@@ -130,21 +121,56 @@ class Nodes:
 
     async def formed(self, nodes: Iterable[NodeProcess], *, within_s: float = START_MAX_S) -> None:
         """Returns when these nodes are all members of one cluster, say so, and are ready."""
-        expected = {node.name for node in nodes}
+        expected = list(nodes)
 
         async def as_one() -> bool:
-            views: list[list[Any]] = []
-            for node in nodes:
+            for node in expected:
                 assert node.running, f"{node.name} has ended"
-                if await self.get(node, "/health/ready") is None:
-                    return False
-                node.was_ready = True
-                views.append((await self.get(node, "/cluster/members") or {}).get("members", []))
-            return all(view == views[0] for view in views) and {
-                member["name"] for member in views[0] if member["status"] == "up"
-            } == expected == {member["name"] for member in views[0]}
+            return await self._are_one(expected)
 
-        await until(as_one, f"{', '.join(sorted(expected))} form one cluster", within_s=within_s)
+        names = ", ".join(sorted(node.name for node in expected))
+        await until(as_one, f"{names} form one cluster", within_s=within_s)
+
+    async def whole_again(self) -> list[str]:
+        """Returns when all nodes are one cluster; those are started again that were declared gone meanwhile.
+
+        The result is which others have ended.
+        """
+        wrong: list[str] = []
+
+        async def whole() -> bool:
+            for node in self.all:
+                if not node.running:
+                    status = await node.ended()
+                    if status != DOWNED or "is no member of its cluster any more" not in node.log.read_text():
+                        wrong.append(f"{node.name} has ended with status {status}")
+                    await self.start(node)
+            return await self._are_one(self.all)
+
+        await until(whole, "all nodes form one cluster again")
+        return wrong
+
+    async def unreachable(self, node: NodeProcess) -> bool:
+        """Whether all other nodes say that they do not reach this one, or that it is no member any more."""
+        for other in self.all:
+            if other is not node:
+                members = (await self.get(other, "/cluster/members") or {"members": None})["members"]
+                standing = {member["name"]: member["status"] for member in members or []}
+                if not standing or standing.get(node.name) not in ("unreachable", None):
+                    return False
+        return True
+
+    async def _are_one(self, nodes: Sequence[NodeProcess]) -> bool:
+        expected = {node.name for node in nodes}
+        views: list[list[Any]] = []
+        for node in nodes:
+            if await self.get(node, "/health/ready") is None:
+                return False
+            node.was_ready = True
+            views.append((await self.get(node, "/cluster/members") or {}).get("members", []))
+        return all(view == views[0] for view in views) and {
+            member["name"] for member in views[0] if member["status"] == "up"
+        } == expected == {member["name"] for member in views[0]}
 
     async def get(self, node: NodeProcess, path: str) -> Any:
         """The body of a 200 answer; ``None`` for every other one, and where there is none."""
@@ -171,17 +197,22 @@ class Nodes:
 
 
 @asynccontextmanager
-async def processes(directory: Path, names: Iterable[str], *, shards: int = 16) -> AsyncIterator[Nodes]:
-    """Nodes that are killed in the end; their logs are shown where the block fails."""
-    # Clients of a real service connect from many machines, so that a closed connection takes no other one with it.
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        nodes = Nodes(directory, session, names, shards=shards)
+async def processes(
+    directory: Path, names: Iterable[str], *, shards: int = 16, links: Links | None = None
+) -> AsyncIterator[Nodes]:
+    """Nodes that are killed in the end; their logs are shown where the block fails. No ``links``: loopback."""
+    async with (
+        (links or Loopback()).opened(directory, list(names)) as places,
+        # Clients of a real service connect from many machines, so that a closed connection takes no other one with it.
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        nodes = Nodes(directory, session, places, shards=shards)
         try:
             yield nodes
         except BaseException:
             for node in nodes.all:
                 if node.log.exists():
-                    print(f"---- {node.name} {node.http} {node.remoting}\n{node.log.read_text()[-6000:]}")
+                    print(f"---- {node.name} {node.place.http} {node.place.advertised}\n{node.log.read_text()[-6000:]}")
             raise
         finally:
             for node in nodes.running:

@@ -11,6 +11,7 @@ from random import Random
 
 from actorkit.testing.checkers import Recorder
 from tests.processes.callers import Caller, pools_of_all_shards, verdict
+from tests.processes.links import Links
 from tests.processes.nodes import NodeProcess, Nodes, processes
 
 CAPACITY = 60
@@ -28,8 +29,8 @@ class Story:
         self.callers: list[Caller] = []
         self.answered = 0
 
-    def caller(self, name: str) -> Caller:
-        caller = Caller(name, self.nodes, self.recorder, Random(self.random.random()))
+    def caller(self, name: str, *, only: NodeProcess | None = None) -> Caller:
+        caller = Caller(name, self.nodes, self.recorder, Random(self.random.random()), only=only)
         self.callers.append(caller)
         return caller
 
@@ -44,8 +45,11 @@ class Story:
             assert told.status == 200, told
 
     @asynccontextmanager
-    async def load(self, callers: int = 6) -> AsyncIterator[None]:
-        """Callers that go on until the block is left; each then ends what it has begun."""
+    async def load(self, callers: int = 6, *, loyal: bool = False) -> AsyncIterator[None]:
+        """Callers that go on until the block is left; each then ends what it has begun.
+
+        ``loyal``: and one more for each node, which asks no other, however unreachable the node may be for its peers.
+        """
         stopping = asyncio.Event()
 
         async def go_on(caller: Caller) -> None:
@@ -54,7 +58,10 @@ class Story:
                 self.answered += 1
 
         numbers = range(len(self.callers), len(self.callers) + callers)
-        tasks = [asyncio.create_task(go_on(self.caller(f"caller-{number}"))) for number in numbers]
+        loading = [self.caller(f"caller-{number}") for number in numbers]
+        if loyal:
+            loading += [self.caller(f"loyal-{node.name}-{numbers.stop}", only=node) for node in self.nodes.all]
+        tasks = [asyncio.create_task(go_on(caller)) for caller in loading]
         try:
             yield
         finally:
@@ -100,10 +107,13 @@ class Story:
 
 
 @asynccontextmanager
-async def cluster(directory: Path, *, nodes: int = 3, seed: int = 1, shards: int = 16) -> AsyncIterator[Story]:
+async def cluster(
+    directory: Path, *, nodes: int = 3, seed: int = 1, shards: int = 16, links: Links | None = None
+) -> AsyncIterator[Story]:
     """Nodes n1, n2, … on one file, that have formed a cluster, with a pool in each shard."""
     print(f"seed {seed}")
-    async with processes(directory, [f"n{number}" for number in range(1, nodes + 1)], shards=shards) as started:
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    async with processes(directory, names, shards=shards, links=links) as started:
         await started.start_all()
         story = Story(started, seed)
         await story.create_pools()

@@ -1,8 +1,9 @@
-"""Real bookings against a real node in a process of its own, which is killed and started again on the way.
+"""Real bookings against a real node in a process of its own, or a cluster of them, killed and started again on the way.
 
-All of them, with ten kills::
+All of them, with ten kills, on one node and then on three::
 
     REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k is_killed --timeout 3600"
+    REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k are_killed --timeout 3600"
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import pytest
 from examples.capacity_service.bookings import Command, Recomputation, command_stream, peak_demand, recompute
 from examples.capacity_service.replay_client import ServiceClient
 from examples.capacity_service.replay_driver import Driver
-from tests.processes.nodes import free_port
+from tests.processes.nodes import Nodes, processes
+from tests.processes.ports import free_port
 from tests.replay.test_bookings import real_bookings
 
 PROJECT = Path(__file__).parent.parent.parent
 BOOKINGS = int(os.environ.get("REPLAY_BOOKINGS", "2000"))
 KILLS = int(os.environ.get("REPLAY_KILLS", "2"))
+NODES = int(os.environ.get("REPLAY_NODES", "3"))
 SEED = int(os.environ.get("REPLAY_SEED", "1"))
 CONCURRENCY = 32
 
@@ -97,6 +100,11 @@ def some_bookings() -> tuple[list[Command], Recomputation]:
     return stream, recompute(stream, {pool: max(1, peak * 4 // 5) for pool, peak in peak_demand(stream).items()})
 
 
+def report_with_kills(stream: list[Command]) -> KillingReport:
+    # Early enough that all of them are reached: not every command is sent.
+    return KillingReport(sorted(random.Random(SEED).sample(range(1, len(stream) * 4 // 5), KILLS)))
+
+
 async def kill_and_restart(node: Node, report: KillingReport) -> None:
     for reached in report.reached.values():
         await reached.wait()
@@ -104,12 +112,33 @@ async def kill_and_restart(node: Node, report: KillingReport) -> None:
         await node.start()
 
 
+async def kill_and_restart_one_of(nodes: Nodes, report: KillingReport) -> None:
+    """The next one is killed once all are members again."""
+    choice = random.Random(SEED)
+    for reached in report.reached.values():
+        await reached.wait()
+        node = choice.choice(nodes.all)
+        await node.kill()
+        print(f"after {report.lines} commands {node.name} was killed")
+        await nodes.start(node)
+        await nodes.formed(nodes.all)
+
+
+def assert_all_as_recomputed(driver: Driver, stream: list[Command], report: KillingReport) -> None:
+    assert driver.figures.differences == []
+    assert driver.figures.done == len(stream)
+    assert driver.figures.rejected > 0
+    lines = [msgspec.json.decode(line) for line in report.getvalue().splitlines()]
+    assert {line["status"] for line in lines} == {200, 409}
+    reserved = [line["reservation_id"] for line in lines if line["outcome"] == "reserved"]
+    assert len(set(reserved)) == len(reserved)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="platform: needs kill -9")
 async def test_a_node_that_is_killed_on_the_way_has_every_acknowledged_command_once(tmp_path: Path) -> None:
     stream, expected = some_bookings()
     print(f"REPLAY_SEED={SEED}")
-    # Early enough that all of them are reached: not every command is sent.
-    report = KillingReport(sorted(random.Random(SEED).sample(range(1, len(stream) * 4 // 5), KILLS)))
+    report = report_with_kills(stream)
     node = Node(tmp_path / "capacity.db")
     async with running(node):
         async with ServiceClient([f"http://{node.address}"], connections=CONCURRENCY, patience_s=60) as client:
@@ -122,10 +151,26 @@ async def test_a_node_that_is_killed_on_the_way_has_every_acknowledged_command_o
             assert await driver.compare_availability(f"http://{node.address}")
             assert client.retries > 0, "the node was killed while commands were in flight"
         assert await node.terminate() == 0
-    assert driver.figures.differences == []
-    assert driver.figures.done == len(stream)
-    assert driver.figures.rejected > 0
-    lines = [msgspec.json.decode(line) for line in report.getvalue().splitlines()]
-    assert {line["status"] for line in lines} == {200, 409}
-    reserved = [line["reservation_id"] for line in lines if line["outcome"] == "reserved"]
-    assert len(set(reserved)) == len(reserved)
+    assert_all_as_recomputed(driver, stream, report)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="platform: needs kill -9")
+async def test_a_cluster_whose_nodes_are_killed_on_the_way_has_every_acknowledged_command_once(tmp_path: Path) -> None:
+    stream, expected = some_bookings()
+    print(f"REPLAY_SEED={SEED}")
+    report = report_with_kills(stream)
+    async with processes(tmp_path, [f"n{number}" for number in range(1, NODES + 1)], shards=64) as nodes:
+        await nodes.start_all()
+        urls = [node.url for node in nodes.all]
+        async with ServiceClient(urls, connections=CONCURRENCY, patience_s=60) as client:
+            driver = Driver(client, stream, expected, concurrency=CONCURRENCY, report=report)
+            await driver.create_pools(key="create")
+            killing = asyncio.create_task(kill_and_restart_one_of(nodes, report))
+            await driver.drive()
+            await killing
+            await driver.compare_pools()
+            for url in urls:
+                assert await driver.compare_availability(url)
+            assert client.retries > 0, "nodes were killed while commands were in flight"
+        assert await nodes.stop_all() == [0] * NODES
+    assert_all_as_recomputed(driver, stream, report)
