@@ -41,6 +41,7 @@ from actorkit.readmodel.read_model import ReadModel
 from actorkit.readmodel.view import View
 from actorkit.remoting.transport import Transport
 from actorkit.sharding.region import Region
+from actorkit.sharding.singletons import SINGLETON_ID, Singletons, check_singleton
 
 __all__ = ["ActorSystem", "run"]
 
@@ -81,9 +82,10 @@ class ActorSystem:
     ``journal`` is a URL (``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``) or a store. ``shards``
     is fixed when the journal is created; give it again only to have it checked. ``entities`` are the classes whose
     published values are to be there from the start; on a node of a cluster all classes that other nodes may send calls
-    for. ``cluster`` makes it a node of one; all its nodes have the same journal. ``on_fatal`` is called when the store
-    failed in a way after which the process must not go on, ``on_downed`` when the cluster has declared this node gone;
-    both end the process unless given otherwise.
+    for. Of each of ``singletons`` there is one instance, kept active; they are the same on all nodes. ``cluster`` makes
+    it a node of one; all its nodes have the same journal. ``on_fatal`` is called when the store failed in a way after
+    which the process must not go on, ``on_downed`` when the cluster has declared this node gone; both end the process
+    unless given otherwise.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class ActorSystem:
         name: str | None = None,
         shards: int | None = None,
         entities: Sequence[type[PersistentActor[Any, Any]]] = (),
+        singletons: Sequence[type[PersistentActor[Any, Any]]] = (),
         cluster: ClusterNode | None = None,
         settings: SystemSettings = SystemSettings(),  # noqa: B008 - frozen
         clock: Clock | None = None,
@@ -105,7 +108,10 @@ class ActorSystem:
         self._randomness = randomness or SystemRandomness()
         self.store: Store = journal_from_url(journal, clock=self._clock) if isinstance(journal, str) else journal
         self._wanted_shards = shards
-        self._entities = entities
+        for cls in singletons:
+            check_singleton(cls)
+        self._entities = tuple(dict.fromkeys((*entities, *singletons)))
+        self._singletons = tuple(dict.fromkeys(singletons))
         self.settings = settings
         self._cluster_node = cluster
         self._transport = transport
@@ -122,6 +128,7 @@ class ActorSystem:
         self.region: Region
         self.snapshots: SnapshotWriter
         self.read_model: ReadModel
+        self.singletons: Singletons
         self.clustering: Clustering | None = None
         """Its part in a cluster, if it is a node of one; for experts."""
 
@@ -202,7 +209,15 @@ class ActorSystem:
             show(self.region.register(cls))
         if clustering is not None:
             await clustering.start(self.region, self.store.shards, self.read_model)
+        opened.callback(self._start_singletons().close)
         self._stage = ""
+
+    def _start_singletons(self) -> Singletons:
+        types = [self.region.register(cls) for cls in self._singletons]
+        sharding = self.settings.sharding
+        self.singletons = Singletons(self.region, types, shards=self.store.shards, settings=sharding)
+        self.singletons.start()
+        return self.singletons
 
     def _new_clustering(self) -> Clustering | None:
         if self._cluster_node is None:
@@ -317,6 +332,16 @@ class ActorSystem:
         return cast(
             "A", EntityReference(self.region, PersistenceId.checked(entity_type.name, id), entity_type.handlers)
         )
+
+    def singleton(self, cls: type[A]) -> A:
+        """A reference to the one instance of a class that is among ``singletons``.
+
+        A singleton is an entity with a fixed id, which the owner of its shard keeps active without anybody calling it:
+        it calls the command ``started`` whenever it has become so. Raises ``ConfigurationError`` for other classes.
+        """
+        if cls not in self._singletons:
+            raise ConfigurationError(f"{cls.__qualname__} is no singleton: pass it as ActorSystem(singletons=[...])")
+        return self.get(cls, SINGLETON_ID)
 
     async def ask(self, message: Message) -> Any:
         """The low-level form of a call, for a message that came from elsewhere; ends as the call itself does.

@@ -103,6 +103,7 @@ SHELLS: dict[str, str] = {
     "remoting/websocket_link": "reads and writes a WebSocket in tasks",
     "sharding/leases": "renews leases in a task",
     "sharding/region": "brings entities in and out of memory on the loop",
+    "sharding/singletons": "looks by the loop's timer whether they are active",
     "sharding/shard": "calls wait for their shard on the loop's futures",
     "testing/checkers/__main__": "a command: reads a file, prints a verdict",
     "testing/faulty_journal": "appends that hang do so on the loop",

@@ -87,6 +87,12 @@ def test_the_program_that_hears_of_members_runs_as_written(tmp_path: Path) -> No
     assert lines[-1] == "MemberLeft: []"
 
 
+def test_the_singleton_runs_as_written_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    [block] = [block for block in BLOCKS if "singletons=" in block]
+    first, second = (int(output_of(block, tmp_path).removeprefix("sweeps: ")) for _ in range(2))
+    assert 0 < first < second
+
+
 def output_of(block: str, directory: Path) -> str:
     script = directory / "page.py"
     script.write_text(block)

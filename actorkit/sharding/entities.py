@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from actorkit.actor.cell import Cell
 from actorkit.actor.runtime import ActorRuntime
@@ -63,6 +64,8 @@ class Entities:
         """How many there are at most."""
         self.slots: OrderedDict[PersistenceId, Slot] = OrderedDict()
         """Those that were used last stand last."""
+        self.kept: dict[PersistenceId, Callable[[Slot], None]] = {}
+        """Those that are never idle for too long, nor too many, and what each of their activations begins with."""
         self._by_shard: dict[int, dict[PersistenceId, Slot]] = {}
         self.tick = 0
         """Counts sweeps: when an entity was used last is told in these."""
@@ -117,6 +120,8 @@ class Entities:
         slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
         self.slots[pid] = slot
         self._by_shard.setdefault(shard.shard, {})[pid] = slot
+        if pid in self.kept:
+            self.kept[pid](slot)
         if len(self.slots) > self._settings.entities_max:
             self._shrink(_LOOKS)
         return slot
@@ -134,7 +139,7 @@ class Entities:
             if len(slots) <= self._settings.entities_max:
                 return
             pid, slot = next(iter(slots.items()))
-            if slot.may_leave:
+            if slot.may_leave and pid not in self.kept:
                 self.passivate(pid)
             else:
                 slots.move_to_end(pid)
@@ -227,7 +232,7 @@ class Entities:
                 break
             old.append(pid)
         for pid in old:
-            if self.slots[pid].may_leave:
+            if self.slots[pid].may_leave and pid not in self.kept:
                 self.passivate(pid)
         self._shrink(_LOOKS_OF_A_SWEEP)
         self._sweep_later()

@@ -88,6 +88,8 @@ class Region:
         """Both are there where other nodes may own shards."""
         self._lanes: Container[Hashable] = ()
         """Entities of which calls are on their way, which others must not overtake."""
+        self.served: Callable[[Shard], None] = _nothing
+        """Called with each shard that has come to be owned here."""
         self._services: EntityServices
         self.leases: Leases
 
@@ -427,6 +429,7 @@ class Region:
         self._flush(shard)
         if self._ownership is not None:
             self._ownership.acquired(shard)
+        self.served(shard)
 
     def _lost(self, shard: Shard) -> None:
         """Another owner has it. Idle entities leave; busy ones find out what became of their appends first."""
@@ -453,6 +456,10 @@ class Region:
                 self._refuse_stopping(call)
             else:
                 self._take(shard, call)
+
+
+def _nothing(shard: Shard) -> None:
+    pass
 
 
 def _origin_within(caller: EntityCall) -> Origin:

@@ -70,5 +70,8 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Entities in memory; beyond that those leave that were not used for longest. A small one costs about 5 KiB. Busy
     ones and those with timers stay; at twice this number, calls of further ones are answered ``Overloaded``."""
 
+    singleton_retry_max_s: float = 10.0
+    """A singleton whose command ``started`` has failed is started again: after 0.1 s, doubled each time up to this."""
+
     drain_timeout_s: float = 10.0
     """How long stopping waits for calls in progress."""

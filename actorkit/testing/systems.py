@@ -7,7 +7,7 @@ repeated. What runs here must not use threads or sockets, which the loop refuses
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -55,6 +55,7 @@ class ActorSystems:
     async def __call__(
         self,
         *entities: type[PersistentActor[Any, Any]],
+        singletons: Sequence[type[PersistentActor[Any, Any]]] = (),
         journal: Store | None = None,
         settings: SystemSettings = SystemSettings(),  # noqa: B008 - frozen
         shards: int = _SHARDS,
@@ -69,6 +70,7 @@ class ActorSystems:
             name=f"system-{number}",
             shards=shards,
             entities=entities,
+            singletons=singletons,
             settings=settings,
             clock=self.clock,
             randomness=SeededRandomness(stream(self.seed, f"system-{number}")),

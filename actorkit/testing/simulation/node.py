@@ -34,6 +34,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What runs on every node."""
 
     entities: Sequence[type[PersistentActor[Any, Any]]] = ()
+    singletons: Sequence[type[PersistentActor[Any, Any]]] = ()
     shards: int = 8
     system: SystemSettings = SystemSettings()
     clustered: bool = False
@@ -87,6 +88,7 @@ class Node:
                     name=self.name,
                     shards=settings.shards,
                     entities=settings.entities,
+                    singletons=settings.singletons,
                     cluster=self._cluster_node() if settings.clustered else None,
                     transport=SimulatedTransport(world.loop, world.network, self.address),
                     settings=settings.system,
