@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
+from actorkit.readmodel.anti_entropy import Send
 from actorkit.readmodel.documents import Document, Update
 from actorkit.readmodel.messages import Digest, Heard, State, Updates
 from actorkit.readmodel.settings import ReadModelSettings
@@ -133,32 +134,34 @@ def test_large_documents_travel_in_parts() -> None:
 # ------------------------------------------------------------------------------------------------------------- flow
 
 
-def one_and_its_peer() -> Node:
-    """A node that owns the only shard, of which a peer has said that it has nothing; the peer is not there."""
+def one_and_its_peer() -> tuple[Node, int]:
+    """A node that owns the only shard, and the number of what it has sent to a peer that has nothing and is not there."""
     village = Village(6, nodes=1, shards=1)
     node = village.nodes[0]
     village.take_over(0, node)
     village.run(1.0)
     node.core.peers_are(["peer"], 0.0)
-    node.core.take_digest("peer", Digest(GENERATION, ()), 0.0)
-    return node
+    (effect,) = node.core.take_digest("peer", Digest(GENERATION, ()), 0.0)
+    assert isinstance(effect, Send)
+    assert isinstance(effect.message, Updates)
+    return node, effect.message.number
 
 
 def test_one_message_is_on_its_way_to_a_peer_at_a_time_and_what_waits_for_it_is_no_more_than_the_shards() -> None:
-    node = one_and_its_peer()
+    node, number = one_and_its_peer()
     document = node.catalog.written_here(0)
     assert document is not None
     for sequence in range(1, 1000):
         document.put({"a/b/c": encode_value(stamp_of(sequence, 1), b"")})
         node.core.changed(0)
         assert node.core.flush(1.0) == []
-    effects = node.core.take_heard("peer", Heard(_awaited(node)), 1.0)
+    effects = node.core.take_heard("peer", Heard(number), 1.0)
     assert len(effects) == 1
     assert node.core.take_heard("peer", Heard(12345), 1.0) == []
 
 
 def test_a_peer_that_does_not_answer_is_asked_what_it_has_after_a_time() -> None:
-    node = one_and_its_peer()
+    node, _ = one_and_its_peer()
     document = node.catalog.written_here(0)
     assert document is not None
     document.put({"a/b/c": encode_value(stamp_of(1, 1), b"")})
@@ -166,11 +169,7 @@ def test_a_peer_that_does_not_answer_is_asked_what_it_has_after_a_time() -> None
     assert node.core.flush(1.0) == []
     node.core.round(100.0)
     effects = node.core.take_digest("peer", Digest(GENERATION, ()), 100.0)
-    assert any(isinstance(effect.message, Updates) for effect in effects)  # type: ignore[union-attr]
-
-
-def _awaited(node: Node) -> int:
-    return node.core._peers["peer"].awaited
+    assert any(isinstance(effect, Send) and isinstance(effect.message, Updates) for effect in effects)
 
 
 # ---------------------------------------------------------------------------------------------------------- hostility

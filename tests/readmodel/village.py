@@ -87,6 +87,8 @@ class Node:
 
     def publish(self, shard: int, key: str, stamp: int) -> None:
         """What this node has committed is known to its entities."""
+        if not self.alive:
+            return
         self.show(shard, key, stamp)
         document = self.catalog.written_here(shard)
         if document is not None:
@@ -96,6 +98,8 @@ class Node:
 
     def adopt(self, shard: int, epoch: int, head: int) -> None:
         """It has read the log up to there."""
+        if not self.alive:
+            return
         for key, stamp in self.village.committed[shard].items():
             self.show(shard, key, stamp)
         entries = {key: encode_value(self.shown[key], b"") for key in self.keys.get(shard, ())}
@@ -184,7 +188,7 @@ class Village:
         if before is not None:
             before.owned.pop(shard, None)
         node.owned[shard] = epoch
-        self.later(self.random.uniform(*self.adopt_s), lambda: node.alive and node.adopt(shard, epoch, head))
+        self.later(self.random.uniform(*self.adopt_s), lambda: node.adopt(shard, epoch, head))
 
     def commit(self, shard: int, key: str, *, deleted: bool = False) -> int:
         """The shard's owner commits a change of the key, if it lives. Returns the stamp, or 0."""
@@ -194,7 +198,7 @@ class Village:
         stamp = stamp_of(sequence_of(self.committed[shard].get(key, 0)) + 1, 1)
         self.committed[shard][key] = stamp
         self.commits[shard].append((self.now_s, key, stamp))
-        self.later(self.random.uniform(*self.publish_s), lambda: node.alive and node.publish(shard, key, stamp))
+        self.later(self.random.uniform(*self.publish_s), lambda: node.publish(shard, key, stamp))
         return stamp
 
     # ---------------------------------------------------------------------------------------------------------- checks
