@@ -135,7 +135,7 @@ def test_large_documents_travel_in_parts() -> None:
 
 
 def one_and_its_peer() -> tuple[Node, int]:
-    """A node that owns the only shard, and the number of what it has sent to a peer that has nothing and is not there."""
+    """A node that owns the only shard, and the number of what it has sent to a peer that is not really there."""
     village = Village(6, nodes=1, shards=1)
     node = village.nodes[0]
     village.take_over(0, node)
