@@ -56,6 +56,7 @@ async def befall(story: Story, links: Links, fault: str, random: Random) -> list
             await asyncio.sleep(max(0.0, began_s + lasts_s - time.monotonic()))
         took_s["afterwards"] = await story.served_again_s()
         wrong = await nodes.whole_again()
+    await until(lambda: story.shows_the_same_everywhere(nodes.all), "all read models show what is committed")
     assert links.did.total() > before, f"{fault} did nothing"
     told = ", ".join(f"{when} after {seconds:.2f} s" for when, seconds in took_s.items())
     print(f"{fault} of {victim.name} for {lasts_s:.1f} s: served {told}", flush=True)
