@@ -32,6 +32,7 @@ from actorkit.persistence.actor import PersistentActor
 from actorkit.persistence.calls import Message
 from actorkit.persistence.commands import command, query
 from actorkit.persistence.events import Event, field, upcasts
+from actorkit.persistence.indexes import by, by_range, by_window
 from actorkit.persistence.past import Past
 from actorkit.persistence.published import published
 from actorkit.persistence.state import State, applies
@@ -60,6 +61,9 @@ __all__ = [
     "Unavailable",
     "View",
     "applies",
+    "by",
+    "by_range",
+    "by_window",
     "command",
     "field",
     "published",

@@ -90,6 +90,7 @@ SHELLS: dict[str, str] = {
     "persistence/settling": "awaits the appends on their way",
     "persistence/snapshot_writer": "stores snapshots in a task of its own",
     "readmodel/follower": "reads the journal in a task",
+    "readmodel/changes": "waits on the loop for the next change",
     "readmodel/view": "waits for a write on the loop, within a deadline",
     "sharding/cluster_sharding": "waits on the loop until shards are handed over",
     "sharding/incoming": "answers when a call's future ends",

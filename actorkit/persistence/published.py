@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, partial
 from typing import (
@@ -29,6 +29,7 @@ import msgspec
 
 from actorkit.errors import DeclarationError
 from actorkit.persistence.encodable import UNDECODABLE, unencodable
+from actorkit.persistence.indexes import NOTHING_INDEXED, Index, declared_indexes
 from actorkit.persistence.signatures import is_value
 
 __all__ = ["Published", "published"]
@@ -45,7 +46,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 class Published(Generic[A, R]):
     """What ``@published`` leaves in the class: a function of the state whose value the read model holds."""
 
-    def __init__(self, function: Callable[[Any], Any], *, version: int = 1) -> None:
+    def __init__(self, function: Callable[[Any], Any], *, version: int = 1, indexes: Sequence[Index] = ()) -> None:
         if not 1 <= version <= _VERSION_MAX:
             raise DeclarationError(
                 f"the version of what {function.__name__} publishes is 1 to {_VERSION_MAX}, not {version}"
@@ -56,6 +57,9 @@ class Published(Generic[A, R]):
         self.owner: type[Any] | None = None
         self.type: Any = None
         """The declared type of the value, without ``None``; known once the class has been defined."""
+        self.indexed = NOTHING_INDEXED
+        """By which fields the read model finds entries; known once the class has been defined."""
+        self._indexes = indexes
         self._decode: Callable[[bytes], R] | None = None
         self.__doc__ = function.__doc__
 
@@ -77,6 +81,7 @@ class Published(Generic[A, R]):
                 f"what {where} publishes cannot travel between nodes: {strange} has no form in MessagePack; use "
                 "numbers, text, bytes, dates, enums, records, and lists, sets or maps of these"
             )
+        self.indexed = declared_indexes(where, self.type, self._indexes)
 
     def value(self, actor: Any) -> Any:
         """What the actor publishes now. Nothing mutable in it is shared with the state."""
@@ -119,19 +124,22 @@ class Publishes(Protocol):
 @overload
 def published(function: Callable[[A], R | None], /) -> Published[A, R]: ...
 @overload
-def published(*, version: int = 1) -> Publishes: ...
-def published(function: Callable[[Any], Any] | None = None, /, *, version: int = 1) -> Any:
+def published(*, version: int = 1, indexes: Sequence[Index] = ()) -> Publishes: ...
+def published(
+    function: Callable[[Any], Any] | None = None, /, *, version: int = 1, indexes: Sequence[Index] = ()
+) -> Any:
     """Declares a method without arguments as part of the read model.
 
     Its value after every commit is what ``ActorSystem.view`` shows under the entity's id; ``None`` means: no entry. It
     must be a pure function of ``self.state``, ``self.version`` and ``self.entity_id``, and say what it returns.
 
     ``version`` (1 to 65,535) is raised with each change of what is published: of two values of one state the one of the
-    higher version counts.
+    higher version counts. ``indexes`` names fields of the value by which ``View.find`` finds entries without looking
+    at all of them: ``by("region")``, ``by_range("price")``, ``by_window("starts_at", "ends_at")``.
     """
     if function is None:
-        return partial(Published[Any, Any], version=version)
-    return Published[Any, Any](function, version=version)
+        return partial(Published[Any, Any], version=version, indexes=tuple(indexes))
+    return Published[Any, Any](function, version=version, indexes=tuple(indexes))
 
 
 def _declared_type(where: str, function: Callable[..., Any], namespace: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from actorkit.clock import Clock, Randomness
-from actorkit.errors import ConfigurationError, JournalError, JournalFailed
+from actorkit.errors import ConfigurationError, JournalFailed
 from actorkit.ids import shard_of
 from actorkit.journal.protocols import Store
 from actorkit.persistence.declaration import EntityType
@@ -120,6 +120,7 @@ class ReadModel:
             await self._adoption.stop()
         if self.replicator is not None:
             await self.replicator.stop()
+        self._tables.close()
 
     def _reader(self, types: dict[str, EntityType]) -> JournalReader:
         return JournalReader(self._store, types, page_events=self._page_events, publish=self._read)

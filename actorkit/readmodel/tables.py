@@ -46,7 +46,7 @@ class Tables:
         for name, view in entity_type.published.items():
             if (entity_type.name, name) not in self._by_name:
                 prefix = f"{entity_type.name}/{name}/"
-                added[name] = LwwMap(view_version=view.version)
+                added[name] = LwwMap(view_version=view.version, indexed=view.indexed)
                 table = Table(view, added[name], prefix)
                 self._by_name[entity_type.name, name] = self._by_prefix[prefix] = table
         return added
@@ -109,6 +109,11 @@ class Tables:
             table, id = self._split(key)
             if table is not None and table.values.version(id) > greater_than:
                 table.values.take_back(id)
+
+    def close(self) -> None:
+        """Nothing changes any more: whoever follows a view gets to its end."""
+        for table in self._by_name.values():
+            table.values.close()
 
     def _split(self, key: str) -> tuple[Table | None, str]:
         view_end = key.find("/", key.find("/") + 1) + 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
-from actorkit.readmodel.lww_map import Entry, LwwMap
+from actorkit.readmodel.changes import Changes
+from actorkit.readmodel.derived import Derived
+from actorkit.readmodel.entry import Entry
+from actorkit.readmodel.index import Found
+from actorkit.readmodel.lww_map import LwwMap
 
 __all__ = ["View"]
 
+T = TypeVar("T")
 V = TypeVar("V")
 
 
@@ -30,6 +35,51 @@ class View(Generic[V]):
     def items(self) -> Mapping[str, Entry[V]]:
         """All of it: a live, read-only mapping. Do not await while iterating over it."""
         return self._values.entries
+
+    def scan(self, predicate: Callable[[V], object], *, limit: int | None = None) -> Found[V]:
+        """The first entries, in the order of their ids, for whose value the predicate holds; looks at all of them."""
+        return self._values.find({}, where=predicate, limit=limit)
+
+    def find(
+        self,
+        *,
+        where: Callable[[V], object] | None = None,
+        ids: Iterable[str] | None = None,
+        limit: int | None = None,
+        **conditions: Any,
+    ) -> Found[V]:
+        """The first entries, in the order of their ids, that meet all conditions.
+
+        The conditions are on fields that ``@published(indexes=...)`` names: a value, as in ``region="eu"``, or a range
+        from ``actorkit.readmodel``, as in ``starts_at=before(noon)``; ``None`` is no condition, and an entry
+        whose field is ``None`` meets none. ``ids``: only of these. ``where`` is asked last, of what is left.
+
+        The condition that the fewest entries meet decides what it costs: well below a microsecond for each of these,
+        and somewhat more where they have to be sorted. Raises ``DeclarationError`` for a field without an index and
+        ``TypeError`` for a condition that its values cannot meet.
+        """
+        return self._values.find(conditions, where=where, ids=ids, limit=limit)
+
+    def changes(
+        self,
+        *,
+        where: Callable[[V], object] | None = None,
+        present: bool = False,
+        after: int | None = None,
+        **conditions: Any,
+    ) -> Changes[V]:
+        """What changes from now on, as ``async for change in view.changes()``; ``Changes`` says in which order.
+
+        ``present``: first everything that is there already, in the order of ids. With conditions, as for ``find``, only
+        what meets them; what does not any more is told once, as ``None``. ``after`` is the ``position`` of another
+        iterator over this view: it goes on from there (see ``resumed``), and may tell again of what has gone. Raises
+        ``Overloaded`` where too many follow the view already.
+        """
+        return Changes(self._values, conditions, where, present=present, after=after)
+
+    def derive(self, function: Callable[[V], T]) -> Derived[V, T]:
+        """Keeps ``function`` of each value, such as its encoded form: computed when asked for, once for each value."""
+        return Derived(self._values, function)
 
     def __len__(self) -> int:
         return len(self._values.entries)
