@@ -164,24 +164,32 @@ class Document:
         if self.clock + len(entries) - live > max(_REPLACED_MIN, _REPLACED_PER_KEY * live):
             self._rewrite()
             return
-        values = self._map
-        with self._doc.transaction():
-            for key, value in entries.items():
-                values[key] = value
+        try:
+            _set(self._doc, self._map, entries)
+        except BaseException as error:
+            if not _is_of_pycrdt(error):
+                raise
+            # Nobody knows what is in it now; what should be there is known.
+            self._rewrite()
+            return
         self.clock += len(entries)
         self._updates.clear()
 
     def _rewrite(self) -> None:
-        self._doc, self._map = _begin(CLIENT)
+        self._doc: Doc[Any] = Doc(client_id=CLIENT)
+        self._map: Map[Any] = self._doc.get(ROOT, type=Map)
+        # The marker last: whoever has it has what it covers.
+        everything = {**self._entries, _MARKER: encode_position(self.position)}
+        _set(self._doc, self._map, everything)
         self.rotation += 1
-        self.clock = 0
+        self.clock = len(everything)
         self._updates.clear()
-        self._write({**self._entries, _MARKER: encode_position(self.position)})
 
 
-def _begin(client: int) -> tuple[Doc[Any], Map[Any]]:
-    doc: Doc[Any] = Doc(client_id=client)
-    return doc, doc.get(ROOT, type=Map)
+def _set(doc: Doc[Any], values: Map[Any], entries: Mapping[str, bytes]) -> None:
+    with doc.transaction():
+        for key, value in entries.items():
+            values[key] = value
 
 
 def _check(key: str, value: bytes) -> None:
@@ -221,10 +229,10 @@ class Replica:
         return len(self._entries)
 
     def missing(self, rotation: int, clock: int) -> Update | None:
-        """As ``Document.missing``, of what is known here."""
+        """As ``Document.missing``, of what is known here; nothing for who has a later rotation than is known here."""
         if rotation != self.rotation:
             clock = 0
-        if self._doc is None or clock >= self.clock:
+        if self._doc is None or rotation > self.rotation or clock >= self.clock:
             return None
         return self._updates.get(self._doc, self.rotation, clock)
 
@@ -260,16 +268,14 @@ class Replica:
 
     def _integrate(self, update: Update, begins: bool) -> None:
         """Gives a checked update to pycrdt."""
-        doc = self._doc
-        if begins or doc is None:
-            doc, _ = _begin(_READER)
+        doc: Doc[Any] = Doc(client_id=_READER) if begins or self._doc is None else self._doc
         try:
             doc.apply_update(update.data)
             state = doc.get_state()
         except BaseException as error:
             if not begins:
                 self._discard()
-            if isinstance(error, Exception) or _is_panic(error):
+            if _is_of_pycrdt(error):
                 raise _refused(update, f"pycrdt failed: {error!r}") from error
             raise
         if state != encode_state(update.last):
@@ -391,9 +397,9 @@ def _check_update(update: Update, shard: int, epoch: int) -> None:
         raise _refused(update, "its checksum is another one")
 
 
-def _is_panic(error: BaseException) -> bool:
+def _is_of_pycrdt(error: BaseException) -> bool:
     """Whether it is a failure within pycrdt, rather than a request to end that happens to be raised here.
 
-    The class cannot be imported: each extension module in Rust has one of its own.
+    Panics of Rust are no ``Exception``. Their class cannot be imported: each extension module has one of its own.
     """
-    return any(kind.__name__ == "PanicException" for kind in type(error).__mro__)
+    return isinstance(error, Exception) or any(kind.__name__ == "PanicException" for kind in type(error).__mro__)
