@@ -17,7 +17,7 @@ import structlog
 from actorkit.errors import ConfigurationError, Unavailable
 from actorkit.ids import PersistenceId, shard_of
 from actorkit.persistence.actor import entity_type_of
-from actorkit.persistence.calls import EntityCall, Kind
+from actorkit.persistence.calls import EntityCall, Kind, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.entity import Entity
 from actorkit.sharding.entities import Slot
@@ -126,35 +126,43 @@ class Singletons:
             memory.remove(each.pid)
             slot = None
         if slot is None:
-            memory.activate(each.entity_type, each.pid, shard)
+            self._region.enter(self._call(each, shard))
         elif slot.entity is not each.active:
             self._begin(each, slot)
 
     def _begin(self, each: _Singleton, slot: Slot) -> None:
         """The first call of an activation, whoever has caused that."""
-        if self._closed:
-            return
-        handler = each.handler
-        call = each.call = self._region.send_to_self(each.pid, handler, handler.signature.bind((), {}))
-        call.tenure, call.hand_back = slot.shard.tenure, _not_elsewhere
-        call.future.add_done_callback(partial(self._begun, each, slot, call))
-        slot.cell.requeue([call])
+        if not self._closed:
+            slot.cell.requeue([self._call(each, slot.shard)])
 
-    def _begun(self, each: _Singleton, slot: Slot, call: EntityCall, future: asyncio.Future[Any]) -> None:
+    def _call(self, each: _Singleton, shard: Shard) -> EntityCall:
+        """A call of ``started``, in place of an earlier one that has not begun."""
+        earlier, handler = each.call, each.handler
+        call = each.call = self._region.send_to_self(each.pid, handler, handler.signature.bind((), {}))
+        call.tenure, call.hand_back = shard.tenure, _not_elsewhere
+        call.future.add_done_callback(partial(self._begun, each, call))
+        if earlier is not None and earlier.progress is Progress.QUEUED:
+            earlier.fail(Unavailable(str(each.pid), "it is started by another call"))
+        return call
+
+    def _begun(self, each: _Singleton, call: EntityCall, future: asyncio.Future[Any]) -> None:
         if each.call is not call:
             return
         each.call = None
+        each.active = None
         error = None if future.cancelled() else future.exception()
         if error is None:
-            each.active, each.failures, each.retry_s = slot.entity, 0, 0.0
+            slot = self._region.memory.slots.get(each.pid)
+            each.active = None if slot is None else slot.entity
+            each.failures, each.retry_s = 0, 0.0
             _log.info("singleton.active", singleton=str(each.pid), shard=each.shard)
             return
-        each.active = None
+        if self._closed or not self._region.shard(each.shard).direct:
+            return
         delay_s = min(_BACKOFF_FIRST_S * 2.0 ** min(each.failures, 20), self._settings.singleton_retry_max_s)
         each.failures += 1
         each.retry_s = self._loop.time() + delay_s
-        if not self._closed:
-            _log.warning("singleton.not_started", singleton=str(each.pid), why=str(error), again_in_s=delay_s)
+        _log.warning("singleton.not_started", singleton=str(each.pid), why=str(error), again_in_s=delay_s)
 
 
 def _not_elsewhere(call: EntityCall) -> None:
