@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -15,8 +16,8 @@ from actorkit import ActorSystem
 from actorkit.errors import Rejected, VersionNotReached
 from actorkit.gateway.handlers import Answer, Endpoint, Incoming
 from actorkit.gateway.problems import INVALID_REQUEST, READ_MODEL_BEHIND, UNAVAILABLE, Problem, problem_of
-from actorkit.readmodel.view import View
-from examples.capacity_service.answers import AsOf, AvailabilityAnswer, PoolDescription, PoolView
+from actorkit.readmodel import Derived, View
+from examples.capacity_service.answers import AsOf, PoolDescription, PoolView
 from examples.capacity_service.domain import PoolNotFound
 from examples.capacity_service.entity import Pool, describe
 from examples.capacity_service.ids import ID_WORDS, RESERVATION_WORDS, is_id, split_full_id
@@ -24,7 +25,6 @@ from examples.capacity_service.problems import REFUSALS
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
 from examples.capacity_service.times import from_us, parse_time, to_us
 from examples.capacity_service.tokens import TokenError, decode_token, encode_token
-from examples.capacity_service.views import SortedIds, select
 
 __all__ = ["VERSION_MAX", "CapacityApi"]
 
@@ -44,11 +44,15 @@ class CapacityApi:
         """``behind`` says why the read model may not show everything, if so."""
         self._system = system
         self._behind = behind
-        self._ids = SortedIds()
 
-    @property
+    @cached_property
     def _view(self) -> View[PoolView]:
         return self._system.view(Pool.availability)
+
+    @cached_property
+    def _encoded(self) -> Derived[PoolView, bytes]:
+        """An answer is mostly a join of these."""
+        return self._view.derive(_encode)
 
     def endpoints(self) -> tuple[Endpoint[Any], ...]:
         return (
@@ -105,13 +109,14 @@ class CapacityApi:
         token = incoming.header(TOKEN_HEADER)
         if token is not None:
             await self._read_your_writes(token, incoming)
-        body, entries = incoming.body, self._view.items()
+        body = incoming.body
         wanted = body.filter()
         # What this node owns it publishes before it answers; what others have written may be older than it seems.
         as_of = AsOf(from_us(time.time_ns() // 1000), math.ceil(self._system.read_model_age_s * 1000))
-        ids = self._ids.of(entries) if wanted.pool_ids is None else sorted(wanted.pool_ids)
-        pools, truncated = select(entries, ids, wanted, limit=body.limit)
-        return Answer(_encode(AvailabilityAnswer(pools, truncated, as_of)))
+        entries, truncated = self._view.find(ids=wanted.pool_ids, limit=body.limit, **wanted.question())
+        pools = b",".join(self._encoded.of(entries))
+        end = b"true" if truncated else b"false"
+        return Answer(b'{"pools":[%b],"truncated":%b,"as_of":%b}' % (pools, end, _encode(as_of)))
 
     async def _read_your_writes(self, text: str, incoming: Incoming[AvailabilityRequest]) -> None:
         try:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from actorkit import PersistentActor, command, published, query
+from actorkit import PersistentActor, by, by_window, command, published, query
 from examples.capacity_service.answers import (
     PoolAnswer,
     PoolDescription,
@@ -112,7 +112,7 @@ class Pool(PersistentActor[PoolState, PoolCreated | PoolChanged | Reserved | Rel
             full_id(pool_id, part), pool_id, known.quantity, known.held, "held" if known.held else "released"
         )
 
-    @published
+    @published(indexes=[by("region"), by_window("starts_at", "ends_at")])
     def availability(self) -> PoolView | None:
         """What everyone asks for all the time, from the read model."""
         state = self.state

@@ -1,27 +1,20 @@
-"""Availability: which pools of the read model match, in the order of their ids.
+"""Availability: which pools of the read model match.
 
-The read model is a plain dict of a few hundred to ten thousand pools, and every question scans it: that costs less than
-any index would cost each write.
+Region and time are found by the view's indexes; what else may be asked for is looked up in the pools that these leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Any
 
 from msgspec import Struct
 
+from actorkit.readmodel import after, before
 from examples.capacity_service.answers import PoolView
 
-__all__ = ["Entry", "Filter", "SortedIds", "select"]
-
-
-class Entry(Protocol):
-    """What the read model holds under an id."""
-
-    @property
-    def value(self) -> PoolView: ...
+__all__ = ["Filter"]
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -34,43 +27,19 @@ class Filter(Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     min_remaining: int = 0
 
-    def matches(self, pool: PoolView) -> bool:
-        if pool.remaining < self.min_remaining:
-            return False
-        if self.region is not None and pool.region != self.region:
-            return False
-        if self.starts_before is not None and (pool.starts_at is None or not pool.starts_at < self.starts_before):
-            return False
-        if self.ends_after is not None and (pool.ends_at is None or not pool.ends_at > self.ends_after):
-            return False
-        for name, value in self.labels:  # noqa: SIM110 - a generator would be most of the cost of a scan
-            if pool.labels.get(name) != value:
-                return False
-        return True
+    def question(self) -> dict[str, Any]:
+        """The same as arguments of ``View.find`` and ``View.changes``; there are no ``pool_ids`` among them."""
+        question: dict[str, Any] = {"where": self._predicate()}
+        if self.region is not None:
+            question["region"] = self.region
+        if self.starts_before is not None:
+            question["starts_at"] = before(self.starts_before)
+        if self.ends_after is not None:
+            question["ends_at"] = after(self.ends_after)
+        return question
 
-
-class SortedIds:
-    """The ids of the read model in order, sorted again when there are new ones. Pools are never removed from it."""
-
-    def __init__(self) -> None:
-        self._ids: list[str] = []
-
-    def of(self, entries: Mapping[str, Entry]) -> list[str]:
-        if len(self._ids) != len(entries):
-            self._ids = sorted(entries)
-        return self._ids
-
-
-def select(
-    entries: Mapping[str, Entry], ids: Iterable[str], wanted: Filter, *, limit: int
-) -> tuple[list[PoolView], bool]:
-    """The first ``limit`` matching pools in the order of ``ids``, and whether there are more."""
-    found: list[PoolView] = []
-    matches = wanted.matches
-    for pool_id in ids:
-        entry = entries.get(pool_id)
-        if entry is not None and matches(entry.value):
-            if len(found) == limit:
-                return found, True
-            found.append(entry.value)
-    return found, False
+    def _predicate(self) -> Callable[[PoolView], bool] | None:
+        labels, least = self.labels, self.min_remaining
+        if labels:
+            return lambda pool: pool.remaining >= least and all(pool.labels.get(name) == text for name, text in labels)
+        return (lambda pool: pool.remaining >= least) if least else None
