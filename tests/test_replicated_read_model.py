@@ -1,0 +1,179 @@
+"""The read model of a cluster: three systems of one process, over real sockets, on one journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from actorkit import ActorSystem, ClusterNode, PersistentActor, SystemSettings, command, published
+from actorkit.errors import ConfigurationError
+from actorkit.ids import shard_of
+from actorkit.readmodel.catalog import Catalog
+from actorkit.readmodel.documents import Document
+from actorkit.readmodel.messages import Updates
+from actorkit.readmodel.replicator import Replicator
+from actorkit.readmodel.settings import ReadModelSettings
+from actorkit.readmodel.stamp import encode_value, stamp_of
+from tests.persistence.actors import AccountState, Put
+from tests.test_node_of_a_cluster import free_address
+
+_SHARDS = 4
+
+
+class Purse(PersistentActor[AccountState, Put], name="purse"):
+    @command
+    def put(self, amount: int) -> int:
+        self.emit(Put(amount))
+        return self.state.balance
+
+    @published
+    def balance(self) -> int | None:
+        return self.state.balance or None
+
+
+class Stranger(PersistentActor[AccountState, Put], name="stranger"):
+    @published
+    def balance(self) -> int:
+        return self.state.balance
+
+
+@asynccontextmanager
+async def cluster(tmp_path: Path, nodes: int = 3) -> AsyncGenerator[list[ActorSystem]]:
+    seeds = tuple(free_address() for _ in range(nodes))
+    systems = [
+        ActorSystem(
+            f"sqlite:///{tmp_path}/a.db",
+            name=f"n{number}",
+            shards=_SHARDS,
+            entities=(Purse,),
+            cluster=ClusterNode(remoting=address, seeds=seeds),
+            settings=SystemSettings(readmodel=ReadModelSettings(check_s=0.2)),
+        )
+        for number, address in enumerate(seeds)
+    ]
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        for system in systems:
+            await stack.enter_async_context(system)
+        await asyncio.gather(*(system.own_all_shards() for system in systems))
+        await until(lambda: all(system.ready is None for system in systems))
+        yield systems
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+def replicator_of(system: ActorSystem) -> Replicator:
+    replicator = system.read_model.replicator
+    assert replicator is not None
+    return replicator
+
+
+def catalog_of(system: ActorSystem) -> Catalog:
+    return replicator_of(system).catalog
+
+
+def shows(system: ActorSystem, id: str) -> int | None:
+    entry = system.view(Purse.balance).get(id)
+    return None if entry is None else entry.value
+
+
+def all_show(system: ActorSystem, value: int) -> bool:
+    return all(shows(system, f"p{number}") == value for number in range(20))
+
+
+def shows_nothing(system: ActorSystem, id: str) -> bool:
+    return shows(system, id) is None
+
+
+def shows_up_to(system: ActorSystem, heads: dict[int, int]) -> bool:
+    return {shard: catalog_of(system).position(shard) for shard in heads} == heads
+
+
+async def test_every_node_shows_what_any_has_committed_deletions_included(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as systems:
+        for number in range(20):
+            await systems[number % 3].get(Purse, f"p{number}").put(7)
+        for system in systems:
+            await until(partial(all_show, system, 7))
+        await systems[0].get(Purse, "p3").put(-7)
+        for system in systems:
+            await until(partial(shows_nothing, system, "p3"))
+            assert system.view(Purse.balance).get("p4") is not None
+
+
+async def test_a_node_that_starts_alone_on_an_old_journal_reads_it(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as (system,):
+        for number in range(20):
+            await system.get(Purse, f"p{number}").put(number + 1)
+    async with cluster(tmp_path, nodes=1) as (system,):
+        assert {id: entry.value for id, entry in system.view(Purse.balance).items().items()} == {
+            f"p{number}": number + 1 for number in range(20)
+        }
+        assert system.read_model_age_s == 0
+
+
+async def test_what_an_owner_committed_and_told_nobody_its_successor_reads_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(tmp_path) as systems:
+        leaving, *staying = systems
+        for number in range(20):
+            await leaving.get(Purse, f"p{number}").put(1)
+        for system in staying:
+            await until(partial(all_show, system, 1))
+        assert leaving.clustering is not None
+        # From now on nothing is heard of what is published there; sharding goes on.
+        monkeypatch.setattr(leaving.clustering.remoting, "send", lambda address, message: False)
+        for number in range(20):
+            await leaving.get(Purse, f"p{number}").put(1)
+        await leaving.leave()
+        for system in staying:
+            await until(partial(all_show, system, 2))
+
+
+async def test_documents_say_how_much_of_the_log_they_show(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as systems:
+        for number in range(20):
+            await systems[0].get(Purse, f"p{number}").put(7)
+        heads = {status.shard: status.head for status in await systems[0].shards()}
+        assert sum(heads.values()) == 20
+        for system in systems:
+            await until(partial(shows_up_to, system, heads))
+
+
+async def test_what_goes_further_than_the_log_is_taken_back(tmp_path: Path) -> None:
+    """A member that has gone mad shows events that nobody has committed, in the name of the shard's owner."""
+    async with cluster(tmp_path) as systems:
+        shard = shard_of("purse/p", _SHARDS)
+        owner = next(system for system in systems if catalog_of(system).written_here(shard) is not None)
+        mad, reader = (system for system in systems if system is not owner)
+        await owner.get(Purse, "p").put(7)
+        await until(lambda: shows(reader, "p") == 7)
+        true = catalog_of(owner).document(shard)
+        assert true is not None
+        forged = Document(shard, true.epoch, {"purse/balance/p": encode_value(stamp_of(99, 1), b"\x63")}, position=1)
+        for _ in range(200):
+            forged.reached(forged.position + 1)
+        update = forged.missing(0, 0)
+        assert update is not None
+        assert mad.clustering is not None
+        assert reader.clustering is not None
+        message = Updates(mad.store.generation, 0, (update,))
+        assert mad.clustering.remoting.send(reader.clustering.remoting.address, message)
+        await until(lambda: reader.read_model.counters.updates_refused > 0)
+        await until(lambda: shows(reader, "p") == 7)
+        await owner.get(Purse, "p").put(1)
+        await until(lambda: shows(reader, "p") == 8)
+
+
+async def test_a_class_that_was_not_named_is_not_replicated_and_says_so(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=1) as (system,):
+        with pytest.raises(ConfigurationError, match=r"pass its class as ActorSystem\(entities="):
+            system.view(Stranger.balance)
