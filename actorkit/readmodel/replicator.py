@@ -305,6 +305,8 @@ class Replicator:
                 self._forged(status.shard, status.head)
             elif status.owner == self._owner:
                 self._note_position(status)
+                # It looks at every entity in memory: others have their turn between two shards.
+                await asyncio.sleep(0)
         self._do(self._core.flush(self._now_s()))
 
     def _note_position(self, status: ShardStatus) -> None:
