@@ -7,7 +7,7 @@ Each ``Metrics`` has a registry of its own: several nodes may run in one process
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -48,12 +48,15 @@ class RouteStatistics:
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A number that somebody else keeps, read when the metrics are asked for."""
+    """A number that somebody else keeps, or several that a label tells apart, read when the metrics are asked for."""
 
     name: str
+    """Without the ``_total`` that a counter gets; the unit stands last."""
     help: str
     kind: Literal["counter", "gauge"]
-    read: Callable[[], float]
+    read: Callable[[], float | Mapping[str, float]]
+    """By the label's value, where there is a ``label``."""
+    label: str = ""
 
 
 class Metrics(Collector):
@@ -95,7 +98,14 @@ class Metrics(Collector):
         yield durations
         for reading in self.readings:
             family = CounterMetricFamily if reading.kind == "counter" else GaugeMetricFamily
-            yield family(reading.name, reading.help, value=reading.read())
+            value = reading.read()
+            if isinstance(value, Mapping):
+                metric = family(reading.name, reading.help, labels=(reading.label,))
+                for label, number in value.items():
+                    metric.add_metric((label,), number)
+                yield metric
+            else:
+                yield family(reading.name, reading.help, value=value)
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

@@ -25,6 +25,8 @@ class RemotingCounters(msgspec.Struct):
     receivers_failed: int = 0
     """A receiver of messages, or of events, raised an exception: a defect."""
     connected: int = 0
+    reconnected: int = 0
+    """Of those, to addresses to which there had been a connection before."""
     disconnected: int = 0
     unreachable: int = 0
     handshakes_failed: int = 0

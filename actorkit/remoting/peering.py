@@ -335,6 +335,7 @@ class Peering:
         self._stop_waiting(route)
         route.step(RouteInput.OPENED)
         route.wanted = False
+        self.counters.reconnected += bool(route.last_session)
         route.last_session = connection.association.session
         self.open[peer.address] = connection
         self.counters.connected += 1

@@ -62,8 +62,14 @@ class Ownership:
         self._timer: asyncio.TimerHandle | None = None
         self._poll: asyncio.TimerHandle | None = None
         self._carrying_out = False
+        self._offered: set[int] = set()
+        """Shards that others have given up for this node."""
         self.moved = 0
         """For metrics: shards that were handed off."""
+        self.received = 0
+        """For metrics: shards that others have handed to this node."""
+        self.taken_over = 0
+        """For metrics: shards that were acquired without that: nobody had them, or their owner was lost."""
 
     def close(self) -> None:
         for timer in (self._timer, self._poll):
@@ -105,6 +111,11 @@ class Ownership:
         if self._core.phase(shard.shard) is Phase.RELEASING:
             # Its epoch was raised for the sake of what is still in progress.
             return
+        if shard.lease.unbroken_since == shard.epoch:
+            handed = shard.shard in self._offered
+            self._offered.discard(shard.shard)
+            self.received += handed
+            self.taken_over += not handed
         self._core.acquired(self._loop.time(), shard.shard, shard.lease.unbroken_since)
         self._carry_out()
 
@@ -136,6 +147,7 @@ class Ownership:
         self._carry_out()
 
     def offered(self, address: str, message: ShardReleased) -> None:
+        self._offered.add(message.shard)
         self._core.offered(address, message.shard)
         self._carry_out()
 

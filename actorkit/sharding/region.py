@@ -201,6 +201,11 @@ class Region:
         return owned.unbroken_since if owned is not None and owned.ready and owned.lease_is_valid() else 0
 
     @property
+    def buffered(self) -> int:
+        """For metrics: calls that wait for their shards to be ready."""
+        return sum(len(shard.waiting) for shard in self._by_number.values())
+
+    @property
     def entities(self) -> int:
         """How many entities are in memory."""
         return len(self._slots)

@@ -66,6 +66,11 @@ class Router:
         """Entities of which calls are on their way, which a new one must not overtake. Always up to date."""
         return self._routing.lanes
 
+    @property
+    def pending(self) -> int:
+        """For metrics: calls that are held back, or sent and not answered."""
+        return self._routing.count
+
     # -------------------------------------------------------------------------------------------------------- inputs
 
     def submit(self, shard: int, call: EntityCall) -> None:

@@ -50,10 +50,9 @@ def check_singleton(cls: type[Any]) -> None:
 class _Singleton:
     """One of them, as far as this process has to do with it."""
 
-    __slots__ = ("active", "call", "entity_type", "failures", "handler", "pid", "retry_s", "shard")
+    __slots__ = ("active", "call", "failures", "handler", "pid", "retry_s", "shard")
 
     def __init__(self, entity_type: EntityType, shards: int) -> None:
-        self.entity_type = entity_type
         self.handler = entity_type.handlers[_STARTED]
         self.pid = PersistenceId(entity_type.name, SINGLETON_ID)
         self.shard = shard_of(str(self.pid), shards)

@@ -10,6 +10,7 @@ import msgspec
 from actorkit import ActorSystem
 from actorkit.cluster.member import Member as ClusterMember
 from actorkit.cluster.member import Status
+from actorkit.gateway.cluster_metrics import cluster_readings
 from actorkit.gateway.handlers import Answer, Endpoint, Gateway, Incoming
 from actorkit.gateway.inputs import BearerTokens
 from actorkit.gateway.metrics import Reading
@@ -127,6 +128,11 @@ def add_readings(gateway: Gateway, system: ActorSystem) -> None:
             "actorkit_journal_commit_seconds", "How long the last commit took.", "gauge", lambda: writer.commit_last_s
         ),
     ]
+    clustering = system.clustering
+    if clustering is not None:
+        readings += cluster_readings(
+            clustering.remoting, clustering.cluster, clustering.sharding, system.region, system.singletons
+        )
     for name in counters.__struct_fields__:
         help = f"Entities in this process: {name.replace('_', ' ')}."
         readings.append(Reading(f"actorkit_entity_{name}", help, "counter", _read(counters, name)))
