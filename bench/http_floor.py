@@ -1,8 +1,9 @@
-"""The floor under the HTTP service: a bare aiohttp handler that parses a reservation and answers the same JSON."""
+"""The floor under the HTTP service: bare aiohttp handlers, which answer the same JSON and do nothing else."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -38,13 +39,19 @@ async def reserve(request: web.Request) -> web.Response:
     return web.Response(body=encoder.encode(reply), content_type="application/json")
 
 
-async def serve(port: int) -> None:
-    """Until it is killed."""
+async def serve(port: int, availability: bytes) -> None:
+    """Until it is killed. ``availability``: the whole answer."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(body=availability, content_type="application/json")
+
     app = web.Application()
     app.router.add_post("/rpc/reserve", reserve)
+    app.router.add_post("/rpc/availability", answer)
     # Without an access log, as the service has none of aiohttp's.
     await web._run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]).read_bytes() if len(sys.argv) > 2 else b""))

@@ -7,90 +7,21 @@ floor are measured in turns.
 from __future__ import annotations
 
 import json
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
 from typing import Any
 
+from bench.http_processes import CONNECTIONS, free_port, load, post, process
 from bench.measure import result, scratch
 
-CONNECTIONS = 64
 POOLS = 1_000
 SECONDS = 3.0
 ROUNDS = 5
 TARGET = 0.6
-START_MAX_S = 30.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _process(*arguments: str, port: int) -> Iterator[None]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
-        try:
-            give_up_s = time.monotonic() + START_MAX_S
-            while not _serves(port):
-                if process.poll() is not None or time.monotonic() > give_up_s:
-                    log.seek(0)
-                    raise RuntimeError(f"{arguments[0]} did not start: {log.read().decode()}")
-                time.sleep(0.05)
-            yield
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _serves(port: int) -> bool:
-    """Whether it is up, and ready as far as it says anything about that."""
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=1).close()
-    except urllib.error.HTTPError as error:
-        return error.code != HTTPStatus.SERVICE_UNAVAILABLE
-    except OSError:
-        return False
-    return True
-
-
-def _load(port: int, path: str, bodies: list[Any], seconds: float) -> dict[str, float]:
-    work = {"port": port, "path": path, "bodies": [json.dumps(body) for body in bodies]}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.http_load"],
-        input=json.dumps({**work, "connections": CONNECTIONS, "seconds": seconds}),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    answer: dict[str, float] = json.loads(done.stdout)
-    if answer["wrong"]:
-        raise RuntimeError(f"{answer['wrong']} requests were not answered with 200")
-    return answer
-
-
-def _create(port: int, pool: str) -> None:
-    body = json.dumps({"pool_id": pool, "capacity": 1_000_000_000}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/rpc/pools", data=body, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        response.read()
 
 
 def run() -> dict[str, Any]:
     """The medians of interleaved rounds."""
-    ours_port, floor_port = _free_port(), _free_port()
+    ours_port, floor_port = free_port(), free_port()
     pools = [f"pool-{number}" for number in range(POOLS)]
     bodies = [{"pool_id": pool, "quantity": 1} for pool in pools]
     values: list[dict[str, float]] = []
@@ -99,14 +30,14 @@ def run() -> dict[str, Any]:
         node = ["examples.capacity_service", "node", "--http", f"127.0.0.1:{ours_port}"]
         journal = ["--journal", f"sqlite:///{directory / 'bench.db'}"]
         with (
-            _process(*node, *journal, "--remoting", f"127.0.0.1:{_free_port()}", port=ours_port),
-            _process("bench.http_floor", str(floor_port), port=floor_port),
+            process(*node, *journal, "--remoting", f"127.0.0.1:{free_port()}", port=ours_port),
+            process("bench.http_floor", str(floor_port), port=floor_port),
         ):
             for pool in pools:
-                _create(ours_port, pool)
+                post(ours_port, "/rpc/pools", {"pool_id": pool, "capacity": 1_000_000_000})
             for number in range(ROUNDS + 1):
-                value = _load(ours_port, "/rpc/reserve", bodies, SECONDS)
-                floor = _load(floor_port, "/rpc/reserve", bodies, SECONDS)
+                value = load(ours_port, "/rpc/reserve", bodies, SECONDS)
+                floor = load(floor_port, "/rpc/reserve", bodies, SECONDS)
                 if number:
                     values.append(value)
                     floors.append(floor)

@@ -47,15 +47,19 @@ _NO_KEYS: Final = Keys()
 class _KeysInRange:
     """Those keys whose value lies in a range."""
 
-    __slots__ = ("_found", "_range", "_values")
+    __slots__ = ("_first", "_last", "_pairs", "_range", "_values")
 
-    def __init__(self, found: Sequence[tuple[Any, str]], values: Mapping[str, Any], range: Range) -> None:
-        self._found = found
+    def __init__(
+        self, pairs: Sequence[tuple[Any, str]], first: int, last: int, values: Mapping[str, Any], range: Range
+    ) -> None:
+        self._pairs = pairs
+        self._first = first
+        self._last = max(first, last)
         self._values = values
         self._range = range
 
     def __len__(self) -> int:
-        return len(self._found)
+        return self._last - self._first
 
     def __contains__(self, key: object, /) -> bool:
         value = self._values.get(key)  # type: ignore[call-overload]
@@ -67,10 +71,10 @@ class _KeysInRange:
         return high is None or value < high or (high_included and value == high)
 
     def steps(self, total: int, limit: int) -> int:
-        return _SORTING * len(self._found)
+        return _SORTING * len(self)
 
     def in_order(self) -> Sequence[str]:
-        return sorted([key for _, key in self._found])
+        return sorted([key for _, key in self._pairs[self._first : self._last]])
 
 
 class _Index(Protocol):
@@ -149,7 +153,7 @@ class _ByRange:
             first = (bisect_left if range.low_included else bisect_right)(pairs, low, key=itemgetter(0))
         if high is not None:
             last = (bisect_right if range.high_included else bisect_left)(pairs, high, key=itemgetter(0))
-        return _KeysInRange(pairs[first:last], self.values, range)
+        return _KeysInRange(pairs, first, last, self.values, range)
 
     def _bound(self, value: Any) -> Any:
         if value is None:
@@ -200,35 +204,33 @@ class _ByWindow:
         """All that may start and end so, and a few more; ``None`` where that would not say much."""
         if starts.high is None or ends.low is None:
             return None
-        found: list[Sequence[tuple[int, str]]] = []
+        found: list[tuple[Sequence[tuple[int, str]], int, int]] = []
         for length_class, (members, order) in self._starts_by_class.items():
             pairs = order.of(members)
             first = bisect_left(pairs, ends.low - (1 << length_class), key=itemgetter(0))
             last = bisect_right(pairs, starts.high, key=itemgetter(0))
             if first < last:
-                found.append(pairs[first:last])
+                found.append((pairs, first, last))
         return Candidates(found)
 
 
 class Candidates:
-    """Keys among which are all that are looked for: what else there is, other conditions find out."""
+    """Keys among which are all that are looked for; those of other selections are to be asked about each."""
 
     __slots__ = ("_found",)
 
-    def __init__(self, found: Sequence[Sequence[tuple[int, str]]]) -> None:
+    def __init__(self, found: Sequence[tuple[Sequence[tuple[int, str]], int, int]]) -> None:
         self._found = found
 
     def __len__(self) -> int:
-        return sum(map(len, self._found))
+        return sum(last - first for _, first, last in self._found)
 
-    def __contains__(self, key: object, /) -> bool:
-        return True
-
-    def steps(self, total: int, limit: int) -> int:
+    def steps(self) -> int:
+        """About how many it takes to go through them in order."""
         return _SORTING * len(self)
 
     def in_order(self) -> Sequence[str]:
-        return sorted([key for pairs in self._found for _, key in pairs])
+        return sorted([key for pairs, first, last in self._found for _, key in pairs[first:last]])
 
 
 def _comparable(field: IndexedField, value: Any) -> Any:
@@ -284,28 +286,33 @@ class Indexes(Generic[V]):
         limit: int | None,
     ) -> Found[V]:
         """As ``View.find``."""
-        selections = self._select({name: wanted for name, wanted in conditions.items() if wanted is not None})
+        conditions = {name: wanted for name, wanted in conditions.items() if wanted is not None}
+        selections = [self._index(name).select(wanted) for name, wanted in conditions.items()]
         if ids is not None:
             selections.append(Keys(key for key in ids if key in self._entries))
         total = len(self._entries)
         most = total if limit is None else limit
-        keys: Sequence[str] = self._order.of(self._entries)
+        keys: Sequence[str] | None = None
         if selections:
             best = min(selections, key=lambda selection: selection.steps(total, most))
-            if best.steps(total, most) < min(total, (most + 1) * total // (len(best) + 1)):
+            steps = best.steps(total, most)
+            candidates = self._overlapping(conditions)
+            if candidates is not None and candidates.steps() < steps:
+                keys = candidates.in_order()
+            elif steps < min(total, (most + 1) * total // (len(best) + 1)):
                 keys = best.in_order()
                 selections.remove(best)
+        if keys is None:
+            keys = self._order.of(self._entries)
         return self._check(keys, selections, where, most)
 
-    def _select(self, conditions: Mapping[str, Any]) -> list[Selection]:
-        selections = [self._index(name).select(wanted) for name, wanted in conditions.items()]
+    def _overlapping(self, conditions: Mapping[str, Any]) -> Candidates | None:
         for window in self._windows:
             if window.start in conditions and window.end in conditions:
                 starts = self._ranges[window.start].range_of(conditions[window.start])
                 ends = self._ranges[window.end].range_of(conditions[window.end])
-                if (candidates := window.select(starts, ends)) is not None:
-                    selections.append(candidates)
-        return selections
+                return window.select(starts, ends)
+        return None
 
     def _check(
         self, keys: Sequence[str], selections: list[Selection], where: Callable[[V], object] | None, most: int
