@@ -90,10 +90,15 @@ class _Updates:
         self._cached.clear()
 
     def get(self, doc: Doc[Any], rotation: int, clock: int) -> Update:
-        """What follows ``clock``, as much as an update may have."""
+        """What follows ``clock``, as much as an update may have. Raises ``UpdateRefused`` where pycrdt fails."""
         update = self._cached.get(clock)
         if update is None:
-            data, last = cut(doc.get_update(encode_state(clock)))
+            try:
+                data, last = cut(doc.get_update(encode_state(clock)))
+            except BaseException as error:
+                if not _is_of_pycrdt(error):
+                    raise
+                raise UpdateRefused(f"what is held of shard {self._shard}", f"pycrdt failed: {error!r}") from error
             checksum = _checksum(self._shard, self._epoch, rotation, clock, last, data)
             update = Update(self._shard, self._epoch, rotation, clock, last, data, checksum)
             if len(self._cached) == _CACHED_MAX:
@@ -157,7 +162,13 @@ class Document:
         """
         if rotation != self.rotation:
             clock = 0
-        return None if clock >= self.clock else self._updates.get(self._doc, self.rotation, clock)
+        if clock >= self.clock:
+            return None
+        try:
+            return self._updates.get(self._doc, self.rotation, clock)
+        except UpdateRefused:
+            self._rewrite()
+            return self._updates.get(self._doc, self.rotation, 0)
 
     def _write(self, entries: Mapping[str, bytes]) -> None:
         live = len(self._entries) + 1
@@ -234,7 +245,11 @@ class Replica:
             clock = 0
         if self._doc is None or rotation > self.rotation or clock >= self.clock:
             return None
-        return self._updates.get(self._doc, self.rotation, clock)
+        try:
+            return self._updates.get(self._doc, self.rotation, clock)
+        except UpdateRefused:
+            self._discard()
+            return None
 
     def apply(self, update: Update) -> dict[str, bytes]:
         """Takes an update. Returns the entries that have changed; none if all of it is known.

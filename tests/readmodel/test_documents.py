@@ -595,3 +595,19 @@ def test_where_pycrdt_fails_to_write_the_document_is_rewritten(
     assert written_here.rotation == 2
     assert pull(written_here, copy) == {"a": value(2)}
     assert held(copy) == {"a": value(2), "": encode_position(1)}
+
+
+@pytest.mark.parametrize("error", [PanicException("bounds"), ValueError("cannot encode")])
+def test_what_pycrdt_cannot_send_is_rewritten_by_its_writer_and_pulled_afresh_by_others(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    written_here = document({"a": value(1)}, position=1)
+    relay = copy_of(written_here)
+    written_here.put({"a": value(2)})
+    for holder in (relay, written_here):
+        monkeypatch.setattr(holder._doc, "get_update", failing(error))
+    assert relay.missing(0, 0) is None
+    assert relay.discarded
+    assert pull(written_here, relay) == {"a": value(2)}
+    assert relay.rotation == written_here.rotation == 2
+    assert copy_of(relay).entries == written_here.entries
