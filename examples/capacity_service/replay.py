@@ -14,7 +14,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import click
 from rich.console import Console
@@ -33,12 +33,15 @@ from examples.capacity_service.bookings import (
 )
 from examples.capacity_service.replay_client import GaveUp, ServiceClient
 from examples.capacity_service.replay_driver import Driver, Figures
+from examples.capacity_service.replay_reads import Reads
 
 __all__ = ["replay"]
 
 BOOKINGS_FILE = Path(__file__).with_name("data") / "hotel_bookings.csv.gz"
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 100.0)
 PROGRESS_INTERVAL_S = 0.2
+
+R = TypeVar("R")
 
 
 def _parse_speed(context: click.Context, option: click.Parameter, value: str) -> float | None:
@@ -89,6 +92,12 @@ def _parse_capacity(context: click.Context, option: click.Parameter, value: str)
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, help="Commands in flight.")
 @click.option("--patience", type=click.FloatRange(1), default=60.0, help="Seconds to keep trying one command.")
 @click.option("--prefix", default="", help="Put before each pool's id: another prefix, other pools.")
+@click.option(
+    "--reads",
+    type=click.IntRange(0, 1_000),
+    default=0,
+    help="Questions for availability after each command, at all nodes in turn; each answer is checked.",
+)
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write each command as a JSON line.")
 def replay(
     urls: tuple[str, ...],
@@ -99,6 +108,7 @@ def replay(
     concurrency: int,
     patience: float,
     prefix: str,
+    reads: int,
     report: Path | None,
 ) -> None:
     """Replay real hotel bookings into a running service and compare the result.
@@ -113,12 +123,14 @@ def replay(
     with ExitStack() as stack:
         opened = stack.enter_context(report.open("wb")) if report is not None else None
         try:
-            driver, client, took_s = _run(
-                _replay(console, urls, stream, expected, concurrency, speed, patience, prefix, opened)
+            driver, client, asked, took_s = _run(
+                _replay(console, urls, stream, expected, concurrency, speed, patience, prefix, reads, opened)
             )
         except* (GaveUp, RuntimeError) as failures:
             raise click.ClickException(str(_first(failures))) from failures
     _summarize(console, driver.figures, client.retries, took_s)
+    if reads:
+        _summarize_reads(console, asked, took_s)
     _conclude(console, driver.figures, len(expected.pools))
     if driver.figures.differing:
         sys.exit(1)
@@ -133,9 +145,12 @@ async def _replay(
     speed: float | None,
     patience_s: float,
     prefix: str,
+    reads_per_command: int,
     report: BinaryIO | None,
-) -> tuple[Driver, ServiceClient, float]:
+) -> tuple[Driver, ServiceClient, Reads, float]:
+    figures = Figures()
     async with ServiceClient(urls, connections=concurrency, patience_s=patience_s) as client:
+        reads = Reads(client, urls, per_command=reads_per_command, differs=figures.differs)
         driver = Driver(
             client,
             stream,
@@ -144,6 +159,8 @@ async def _replay(
             speed=speed,
             report=report,
             pool_name=lambda pool: prefix + pool,
+            reads=reads,
+            figures=figures,
         )
         console.print(f"creating {len(expected.pools):,} pools")
         await driver.create_pools(key=f"create-{secrets.token_hex(8)}")
@@ -156,7 +173,7 @@ async def _replay(
             console.print(f"comparing what {url} shows as available")
             if not await driver.compare_availability(url):
                 console.print(f"{url} cannot be reached any more: it was not asked", style="yellow")
-        return driver, client, took_s
+        return driver, client, reads, took_s
 
 
 async def _with_progress(console: Console, driver: Driver, total: int) -> None:
@@ -211,6 +228,22 @@ def _summarize(console: Console, figures: Figures, retries: int, took_s: float) 
     console.print(latencies)
 
 
+def _summarize_reads(console: Console, reads: Reads, took_s: float) -> None:
+    table = Table(title="availability, at all nodes in turn")
+    table.add_column("")
+    for percentile in PERCENTILES:
+        table.add_column("max" if percentile == PERCENTILES[-1] else f"p{percentile:g}", justify="right")
+    for name, values in (
+        ("latency in ms", [1e3 * each for each in reads.latencies_s]),
+        ("said to be this old, in ms", reads.oldest_ms),
+    ):
+        if values:
+            ordered = sorted(map(float, values))
+            table.add_row(name, *(f"{_percentile(ordered, percentile):.1f}" for percentile in PERCENTILES))
+    console.print(table)
+    console.print(f"{reads.asked:,} asked, {reads.asked / took_s:,.0f} per second; {reads.unanswered:,} not answered")
+
+
 def _conclude(console: Console, figures: Figures, pools: int) -> None:
     for difference in figures.differences:
         console.print(difference, style="red", markup=False, highlight=False)
@@ -238,7 +271,7 @@ def _first(failures: BaseExceptionGroup[Exception]) -> BaseException:
     return failure
 
 
-def _run(main: Coroutine[Any, Any, tuple[Driver, ServiceClient, float]]) -> tuple[Driver, ServiceClient, float]:
+def _run(main: Coroutine[Any, Any, R]) -> R:
     """Runs on uvloop where the platform has it."""
     loop_factory = None
     with suppress(ImportError):

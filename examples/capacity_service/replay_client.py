@@ -26,6 +26,7 @@ __all__ = [
     "ReleaseAnswer",
     "ReserveAnswer",
     "ServiceClient",
+    "ShownAnswer",
 ]
 
 BACKOFF_MIN_S = 0.05
@@ -39,6 +40,7 @@ class ReserveAnswer(msgspec.Struct, frozen=True):
 
     reservation_id: str
     remaining: int
+    version: int
 
 
 class ReleaseAnswer(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class ReleaseAnswer(msgspec.Struct, frozen=True):
 
     released: int
     remaining: int
+    version: int
 
 
 class PoolAnswer(msgspec.Struct, frozen=True):
@@ -68,6 +71,27 @@ class AvailabilityAnswer(msgspec.Struct, frozen=True):
     """What a replay reads of the answer to ``POST /rpc/availability``."""
 
     pools: list[AvailablePool]
+
+
+class ShownPool(msgspec.Struct, frozen=True):
+    """The same, with the version that is shown."""
+
+    pool_id: str
+    remaining: int
+    version: int
+
+
+class AsOf(msgspec.Struct, frozen=True):
+    """How old an availability answer may be."""
+
+    oldest_source_ms: int
+
+
+class ShownAnswer(msgspec.Struct, frozen=True):
+    """What a replay reads of an availability answer to check its age."""
+
+    pools: list[ShownPool]
+    as_of: AsOf
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -162,6 +186,16 @@ class ServiceClient:
             return await self._send("POST", path, {"Content-Type": "application/json"}, msgspec.json.encode(body), url)
         except _Unreachable:
             return None
+
+    async def ask_once(self, url: str, path: str, body: object) -> Answer | None:
+        """Asks one node, once. ``None``: it gave no answer."""
+        started_s = time.perf_counter()
+        headers = {"Content-Type": "application/json"}
+        try:
+            answer = await self._attempt("POST", url + path, headers, msgspec.json.encode(body))
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        return Answer(answer.status, answer.body, 1, self._wall(started_s), self._wall())
 
     async def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None, url: str = "") -> Answer:
         started_s = time.perf_counter()

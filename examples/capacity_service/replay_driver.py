@@ -22,6 +22,7 @@ from examples.capacity_service.replay_client import (
     ReserveAnswer,
     ServiceClient,
 )
+from examples.capacity_service.replay_reads import AvailabilityBody, Reads
 
 __all__ = ["DIFFERENCES_KEPT", "Driver", "Figures"]
 
@@ -58,12 +59,6 @@ class PoolBody(msgspec.Struct, frozen=True):
 
     pool_id: str
     capacity: int
-
-
-class AvailabilityBody(msgspec.Struct, frozen=True):
-    """The body of ``POST /rpc/availability``."""
-
-    pool_ids: list[str]
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -108,6 +103,8 @@ class _Read(NamedTuple):
     remaining: int
     name: str
     reservation_id: str
+    version: int = 0
+    """Of the pool; 0 where the answer has none."""
 
 
 class Driver:
@@ -123,8 +120,10 @@ class Driver:
         speed: float | None = None,
         report: BinaryIO | None = None,
         pool_name: Callable[[str], str] = str,
+        reads: Reads | None = None,
+        figures: Figures | None = None,
     ) -> None:
-        self.figures = Figures()
+        self.figures = figures or Figures()
         self._client = client
         self._stream = stream
         self._expected = expected
@@ -132,6 +131,7 @@ class Driver:
         self._speed = speed
         self._report = report
         self._pool_name = pool_name
+        self._reads = reads
         self._reservation_ids: dict[tuple[int, str], str] = {}
         self._waiting: dict[str, deque[int]] = {}
         self._ahead = asyncio.Semaphore(concurrency * AHEAD_FACTOR)
@@ -272,6 +272,10 @@ class Driver:
         if command.op == "reserve" and read.accepted:
             self._reservation_ids[place] = read.reservation_id
         self._count(command, answer, read, expected)
+        if self._reads is not None:
+            if read.version:
+                self._reads.note(self._pool_name(command.pool), read.version, read.remaining)
+            await self._reads.ask()
 
     def _count(self, command: Command, answer: Answer, read: _Read, expected: Outcome) -> None:
         figures = self.figures
@@ -301,10 +305,11 @@ def _read(command: Command, answer: Answer, full_id: str) -> _Read:
     try:
         if answer.ok and command.op == "reserve":
             reserved = msgspec.json.decode(answer.body, type=ReserveAnswer)
-            return _Read(True, reserved.remaining, "reserved", reserved.reservation_id)
+            return _Read(True, reserved.remaining, "reserved", reserved.reservation_id, reserved.version)
         if answer.ok:
             released = msgspec.json.decode(answer.body, type=ReleaseAnswer)
-            return _Read(True if released.released == 1 else None, released.remaining, "released", full_id)
+            accepted = True if released.released == 1 else None
+            return _Read(accepted, released.remaining, "released", full_id, released.version)
     except msgspec.DecodeError as error:
         return _Read(None, 0, f"undecodable: {error}", full_id)
     problem = answer.problem

@@ -1,6 +1,7 @@
 """Real bookings against a real node in a process of its own, or a cluster of them, killed and started again on the way.
 
-All of them, with ten kills, on one node and then on three::
+All of them, with ten kills, on one node and then on three, all of which are asked for availability all the while
+(``REPLAY_READS`` times for each command)::
 
     REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k is_killed --timeout 3600"
     REPLAY_BOOKINGS=119390 REPLAY_KILLS=10 make test PYTEST_ARGS="-k are_killed --timeout 3600"
@@ -22,7 +23,8 @@ import pytest
 
 from examples.capacity_service.bookings import Command, Recomputation, command_stream, peak_demand, recompute
 from examples.capacity_service.replay_client import ServiceClient
-from examples.capacity_service.replay_driver import Driver
+from examples.capacity_service.replay_driver import Driver, Figures
+from examples.capacity_service.replay_reads import Reads
 from tests.processes.nodes import Nodes, processes
 from tests.processes.ports import free_port
 from tests.replay.test_bookings import real_bookings
@@ -31,6 +33,7 @@ PROJECT = Path(__file__).parent.parent.parent
 BOOKINGS = int(os.environ.get("REPLAY_BOOKINGS", "2000"))
 KILLS = int(os.environ.get("REPLAY_KILLS", "2"))
 NODES = int(os.environ.get("REPLAY_NODES", "3"))
+READS = int(os.environ.get("REPLAY_READS", "1"))
 SEED = int(os.environ.get("REPLAY_SEED", "1"))
 CONCURRENCY = 32
 
@@ -163,7 +166,11 @@ async def test_a_cluster_whose_nodes_are_killed_on_the_way_has_every_acknowledge
         await nodes.start_all()
         urls = [node.url for node in nodes.all]
         async with ServiceClient(urls, connections=CONCURRENCY, patience_s=60) as client:
-            driver = Driver(client, stream, expected, concurrency=CONCURRENCY, report=report)
+            figures = Figures()
+            reads = Reads(client, urls, per_command=READS, differs=figures.differs)
+            driver = Driver(
+                client, stream, expected, concurrency=CONCURRENCY, report=report, reads=reads, figures=figures
+            )
             await driver.create_pools(key="create")
             killing = asyncio.create_task(kill_and_restart_one_of(nodes, report))
             await driver.drive()
@@ -172,5 +179,6 @@ async def test_a_cluster_whose_nodes_are_killed_on_the_way_has_every_acknowledge
             for url in urls:
                 assert await driver.compare_availability(url)
             assert client.retries > 0, "nodes were killed while commands were in flight"
+            assert len(reads.latencies_s) > READS * driver.figures.sent * 0.8
         assert await nodes.stop_all() == [0] * NODES
     assert_all_as_recomputed(driver, stream, report)
