@@ -35,7 +35,7 @@ class Refusal(Enum):
 
 
 class _Record:
-    __slots__ = ("claim", "document", "fresh_s", "greatest")
+    __slots__ = ("claim", "document", "fresh_s", "greatest", "sized")
 
     def __init__(self, document: Document | Replica, fresh_s: float) -> None:
         self.document = document
@@ -43,6 +43,8 @@ class _Record:
         """It surely shows everything that was committed before this time."""
         self.greatest = 0
         """The greatest sequence of an entity that another node has shown."""
+        self.sized: tuple[Version, int] = (NOTHING, 0)
+        """A version, and the size that it has."""
         self.claim: tuple[Version, float] | None = None
         """A version that is not here yet, and what ``fresh_s`` will be once it is."""
 
@@ -50,6 +52,12 @@ class _Record:
     def version(self) -> Version:
         document = self.document
         return document.epoch, document.rotation, document.clock
+
+    def size_bytes(self) -> int:
+        """Keys and values."""
+        if self.sized[0] != self.version:
+            self.sized = self.version, sum(len(key) + len(data) for key, data in self.document.entries.items())
+        return self.sized[1]
 
 
 class Catalog:
@@ -62,8 +70,25 @@ class Catalog:
         self._records: dict[int, _Record] = {}
         self._epochs: dict[int, int] = {}
 
-    def __len__(self) -> int:
+    @property
+    def documents(self) -> int:
+        """Of how many shards there is a document."""
         return len(self._records)
+
+    @property
+    def keys(self) -> int:
+        """In all documents, deleted ones included."""
+        return sum(len(record.document) for record in self._records.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Keys and values in all documents. Counted anew for those that have changed: for metrics."""
+        return sum(record.size_bytes() for record in self._records.values())
+
+    @property
+    def replaced(self) -> int:
+        """Values that were replaced since their documents were last written anew; their traces take memory."""
+        return sum(max(0, record.document.clock - len(record.document) - 1) for record in self._records.values())
 
     def document(self, shard: int) -> Document | Replica | None:
         """The newest one."""

@@ -14,6 +14,7 @@ from actorkit.gateway.cluster_metrics import cluster_readings
 from actorkit.gateway.handlers import Answer, Endpoint, Gateway, Incoming
 from actorkit.gateway.inputs import BearerTokens
 from actorkit.gateway.metrics import Reading
+from actorkit.gateway.read_model_metrics import read_model_readings
 
 __all__ = ["Access", "Drain", "Member", "Members", "Shard", "Shards", "add_readings", "operation_endpoints"]
 
@@ -133,6 +134,7 @@ def add_readings(gateway: Gateway, system: ActorSystem) -> None:
         readings += cluster_readings(
             clustering.remoting, clustering.cluster, clustering.sharding, system.region, system.singletons
         )
+        readings += read_model_readings(system.read_model)
     for name in counters.__struct_fields__:
         help = f"Entities in this process: {name.replace('_', ' ')}."
         readings.append(Reading(f"actorkit_entity_{name}", help, "counter", _read(counters, name)))

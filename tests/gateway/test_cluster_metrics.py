@@ -1,4 +1,4 @@
-"""Metrics of remoting, membership and sharding: they count what happens, and the page on operations has them all."""
+"""Metrics of remoting, membership, sharding and the read model: they count what happens, and the page on operations has them all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actorkit.gateway.cluster_metrics import cluster_readings
 from actorkit.gateway.metrics import Metrics, Reading
+from actorkit.gateway.read_model_metrics import read_model_readings
 from actorkit.testing.simulation import NodeSettings, World
 from actorkit.testing.simulation.node import Node
 from tests.cluster.test_singletons_in_clusters import Heart
@@ -22,9 +23,10 @@ def readings_of(node: Node) -> list[Reading]:
     assert system is not None
     assert system.clustering is not None
     clustering = system.clustering
-    return cluster_readings(
+    of_cluster = cluster_readings(
         clustering.remoting, clustering.cluster, clustering.sharding, system.region, system.singletons
     )
+    return [*of_cluster, *read_model_readings(system.read_model)]
 
 
 def values(node: Node) -> dict[str, float]:
@@ -68,6 +70,13 @@ def test_what_happens_to_a_cluster_is_counted() -> None:
         assert sum(each["sharding_takeovers"] + each["sharding_handovers"] for each in took) >= SHARDS
         assert sum(each["sharding_handoffs"] for each in took) == sum(each["sharding_handovers"] for each in took)
         assert sum(each["sharding_singletons"] for each in took) == 1
+        for each in took:
+            assert each["readmodel_documents"] == SHARDS
+            assert each["readmodel_uncovered_shards"] == each["readmodel_refused_updates"] == 0
+            assert 0 <= each["readmodel_lag_seconds"] < 3
+            assert each["readmodel_rounds"] > 0
+            assert each["readmodel_received_updates"] > 0
+            assert each["readmodel_received_update_bytes"] > each["readmodel_received_updates"]
 
         client = world.client("test", nodes=["node-1"])
         for number in range(30):
@@ -119,12 +128,14 @@ def test_every_metric_has_a_help_text_and_a_name_as_prometheus_wants_it_and_is_o
     shown: dict[str, str] = {}
     for reading in found:
         name = f"{reading.name}_total" if reading.kind == "counter" else reading.name
-        assert re.fullmatch(r"actorkit_(remoting|cluster|sharding)_[a-z_]+", name)
+        assert re.fullmatch(r"actorkit_(remoting|cluster|sharding|readmodel)_[a-z_]+", name)
         assert f"# TYPE {name} {reading.kind}\n" in text
         assert f"# HELP {name} {reading.help}\n" in text
         assert re.search(rf"^{name}(\{{{reading.label}=\"[a-z_ ]+\"\}})? [0-9.e+]+$", text, re.MULTILINE), name
         shown[f"{name}{{{reading.label}}}" if reading.label else name] = reading.help
-    rows = dict(re.findall(r"^\| `(actorkit_(?:remoting|cluster|sharding)_\S+)` \| (.+) \|$", PAGE, re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `(actorkit_(?:remoting|cluster|sharding|readmodel)_\S+)` \| (.+) \|$", PAGE, re.MULTILINE)
+    )
     assert rows == shown
 
 
