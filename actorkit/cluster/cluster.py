@@ -81,6 +81,7 @@ class Cluster:
         self._asking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._running = False
+        self._leaving = False
         self.downed: str | None = None
         """Why this incarnation is no member any more; ``None`` as long as it may be one."""
         self.event_counts: dict[str, int] = {}
@@ -146,7 +147,7 @@ class Cluster:
         never will be; it goes on trying in the first case."""
         try:
             async with asyncio.timeout(within_s):
-                while self.myself.status is Status.JOINING and self.downed is None:
+                while self.myself.status is Status.JOINING and self.downed is None and not self._leaving:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -160,8 +161,13 @@ class Cluster:
         return self._core.joining_state
 
     def leave(self) -> None:
-        """From now on this node is leaving: placement gives it nothing any more. ``stop`` when all is handed over."""
+        """From now on this node is leaving: placement gives it nothing any more. ``stop`` when all is handed over.
+
+        One that is not up yet stays joining until it is stopped, and never is up.
+        """
+        self._leaving = True
         self._core.leave(self._clock.lease_s())
+        self._changed.set()
         self._carry_out()
 
     async def stop(self) -> None:

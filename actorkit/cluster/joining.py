@@ -65,6 +65,7 @@ class Joining:
         """Whether there is a cluster that this node belongs, or is to belong, to."""
         self.next_s = inf
         """When something is to be asked again."""
+        self._abandoned = False
 
     def start(self, now_s: float, seeds: Iterable[str]) -> None:
         self._started_s = now_s
@@ -76,8 +77,8 @@ class Joining:
 
     @property
     def founder(self) -> bool:
-        """Whether this node may begin a cluster: it is a seed, or has none."""
-        return not self._seeds or any(seed in self._own for seed in self._seeds)
+        """Whether this node may begin a cluster: it is a seed, or has none, and does not leave before that."""
+        return not self._abandoned and (not self._seeds or any(seed in self._own for seed in self._seeds))
 
     @property
     def others(self) -> list[str]:
@@ -187,13 +188,15 @@ class Joining:
         self._admitted.add(by)
         if not self.found:
             self.found = True
-            self.next_s = self._found_s = now_s
+            self._found_s = now_s
             self._expected = welcome.members
+            if not self._abandoned:
+                self.next_s = now_s
 
     def admitted(self, now_s: float) -> bool:
         """Whether more than half of the members have admitted this node: of those that have been admitted themselves,
         and of all, since others that are joining may already count elsewhere."""
-        if not self.found or (self._view.present < self._expected and not self._late(now_s)):
+        if self._abandoned or not self.found or (self._view.present < self._expected and not self._late(now_s)):
             return False
         others = {member.node: member.status for member in self._view if member.node != self._view.node}
         settled = [node for node, status in others.items() if status is not Status.JOINING]
@@ -206,7 +209,7 @@ class Joining:
 
     def stranded(self, now_s: float) -> bool:
         """Whether this node was welcomed by a cluster that is no more: nobody is left who could admit it."""
-        return self.found and not self.settled and self._late(now_s)
+        return self.found and not self._abandoned and not self.settled and self._late(now_s)
 
     def _late(self, now_s: float) -> bool:
         """Whether who the members are must have been told by now, if it will be."""
@@ -218,6 +221,11 @@ class Joining:
         self._started_s = self.next_s = now_s
         self._admitted.clear()
         self._asked.clear()
+
+    def abandon(self) -> None:
+        """This node leaves. One that was not up yet never will be: nobody has counted on it, and nobody is to."""
+        self._abandoned = True
+        self.next_s = inf
 
     def ended(self) -> None:
         """This node is up: nothing more is to be asked."""

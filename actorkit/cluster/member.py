@@ -71,7 +71,6 @@ class Change(Enum):
 
 TRANSITIONS: Final[dict[tuple[Status, Change], Status]] = {
     (Status.JOINING, Change.ADMITTED): Status.UP,
-    (Status.JOINING, Change.LEAVES): Status.LEAVING,
     (Status.JOINING, Change.STOPPED): Status.LEFT,
     (Status.JOINING, Change.DECLARED_DOWN): Status.DOWN,
     (Status.UP, Change.LEAVES): Status.LEAVING,

@@ -4,9 +4,8 @@ connections and the time; what it wants done is taken from it afterwards.
 Intuition: members probe each other at random (``Prober``); whoever does not answer is suspect and may object
 (``Suspicions``); all news travels on the back of probes (``Dissemination``), is merged into the records of members
 (``View``), and is compared as a whole now and then. What cannot be reached for good is decided on by a rule that both
-sides of a partition know (``PartitionWatch``). A node begins as ``Joining``.
-
-SWIM (see ``member``), with the suspicion of Lifeguard (see ``suspicion``).
+sides of a partition know (``PartitionWatch``). A node begins as ``Joining``. It is SWIM (see ``member``) with the
+suspicion of Lifeguard (see ``suspicion``).
 
 A gone incarnation is never a member again. Whoever hears from one tells it so, and it stops (``Downed``). That an
 incarnation is gone is known for certain when another one answers at its address: at one address there is one process,
@@ -122,11 +121,12 @@ class Membership:
         self._joining.seeds_found(seeds)
 
     def leave(self, now_s: float) -> None:
-        """This node is leaving from now on. Doing so again changes nothing."""
+        """This node is leaving from now on; one that is not up yet will not be. Doing so again changes nothing."""
         if self._running and self.myself.status < Status.LEAVING:
             self._enter(now_s)
-            self._step(now_s, Change.LEAVES)
-            self._joining.next_s = inf
+            self._joining.abandon()
+            if self.myself.status is not Status.JOINING:
+                self._step(now_s, Change.LEAVES)
             self._settle(now_s)
 
     def stop(self, now_s: float) -> None:

@@ -257,6 +257,19 @@ async def test_joining_that_does_not_come_about_says_what_it_waits_for(nodes: No
     assert names(alone) == ["n0", "n1"]
 
 
+async def test_who_leaves_before_it_is_up_is_not_waited_for_and_never_was_up(nodes: Nodes) -> None:
+    alone = nodes.new("n1", "n0:9080")
+    await alone.start()
+    joining = asyncio.create_task(alone.join())
+    await asyncio.sleep(0.5)
+    alone.leave()
+    await joining
+    await asyncio.sleep(30.0)
+    assert names(alone) == []
+    await alone.stop()
+    assert alone.event_counts == {"MemberLeft": 1}
+
+
 async def test_a_node_that_stops_has_left_and_nobody_is_alarmed(nodes: Nodes) -> None:
     clusters = await nodes.cluster(3)
     told: list[ClusterEvent] = []

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from actorkit.cluster.events import ClusterFormed, Downed, JoinRefused, MemberDown, MemberLeaving, MemberLeft
+from actorkit.cluster.events import (
+    ClusterFormed,
+    Downed,
+    JoinRefused,
+    MemberDown,
+    MemberLeaving,
+    MemberLeft,
+    MemberUnreachable,
+    MemberUp,
+)
 from actorkit.cluster.member import Status
 from actorkit.cluster.settings import ClusterSettings, JoiningSettings
 from tests.cluster.village import Life, Village
@@ -225,3 +234,38 @@ def test_a_node_that_stops_while_it_looks_for_a_cluster_ends_quietly() -> None:
     sent = life.sent
     village.run(30.0)
     assert life.sent == sent
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_node_that_leaves_before_it_is_up_never_was_for_anybody(seed: int) -> None:
+    """Whenever it is told to leave: it is up and leaving for all, or neither for anybody."""
+    village = Village(seed)
+    lives = cluster(village)
+    late = village.start("x", SEEDS)
+    village.run(village.random.choice([0.001, 0.004, 0.01, 0.1]))
+    was_up = late.up
+    village.act(late, lambda core: core.leave(village.now_s))
+    village.run(1.0)
+    assert not late.up
+    assert late.core.myself.status is (Status.LEAVING if was_up else Status.JOINING)
+    village.act(late, lambda core: core.stop(village.now_s))
+    village.run(0.5)
+    late.alive = False
+    village.run(5.0)
+    for life in [late, *lives]:
+        assert bool(life.seen(MemberUp, late.node)) is was_up
+        assert bool(life.seen(MemberLeaving, late.node)) is was_up
+    assert village.one_cluster()
+    assert not any(life.seen(MemberDown) or life.seen(MemberUnreachable) for life in lives)
+
+
+def test_a_seed_that_leaves_before_there_is_a_cluster_begins_none_and_keeps_nobody_from_it() -> None:
+    village = Village(1)
+    lowest = village.start("n0", SEEDS)
+    village.run(0.5)
+    village.act(lowest, lambda core: core.leave(village.now_s))
+    others = [village.start(name, SEEDS) for name in ("n1", "n2")]
+    village.run(5.0)
+    assert all(life.up for life in others)
+    assert lowest.core.myself.status is Status.JOINING
+    assert not lowest.seen(MemberUp, lowest.node)
