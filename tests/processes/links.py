@@ -87,12 +87,14 @@ def faults_of_cuts(links: Cuttable) -> dict[str, Fault]:
 
 @asynccontextmanager
 async def _cut(links: Cuttable, ways: Sequence[Way]) -> AsyncIterator[None]:
-    for way in ways:
-        await links.cut(way)
+    done: list[Way] = []
     try:
+        for way in ways:
+            await links.cut(way)
+            done.append(way)
         yield
     finally:
-        for way in ways:
+        for way in done:
             await links.mend(way)
 
 
@@ -131,17 +133,26 @@ def _non_transitive(
 async def _flapping(links: Cuttable, node: str, others: Sequence[str], random: Random) -> AsyncIterator[None]:
     """The node is cut off, and reached again, by turns."""
 
+    over = asyncio.Event()
+
+    async def a_while() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(random.uniform(*FLAP_S)):
+                await over.wait()
+
     async def flap() -> None:
-        while True:
+        while not over.is_set():
             async with _partition(links, node, others, random):
-                await asyncio.sleep(random.uniform(*FLAP_S))
-            await asyncio.sleep(random.uniform(*FLAP_S))
+                await a_while()
+            await a_while()
 
     task = asyncio.create_task(flap())
     try:
         yield
     finally:
-        await ended(task)
+        # Not cancelled: what is cut at that moment would stay cut.
+        over.set()
+        await task
 
 
 async def ended(task: asyncio.Task[None]) -> None:

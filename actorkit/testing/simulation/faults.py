@@ -66,6 +66,12 @@ CATALOGUE: dict[str, FaultKind] = {
     "store_goes_back": FaultKind((41,), "by so many parts of what it has", "store", in_swarm=False),
     "late_appends": FaultKind((19, 43), "probability, up to a half", "store", lasts_min_s=0.5),
     "refused_payloads": FaultKind((44,), "probability for each batch, up to a half", "store"),
+    "member_partition": FaultKind(
+        (1, 2),
+        "from other nodes only; below a third: what it sends them is lost, above two thirds: what they send, else both",
+        "node",
+        nodes_min=2,
+    ),
 }
 """All kinds. Faults 27 to 29 are the workload's: what it cancels, how slowly it reads, which commands it sends."""
 

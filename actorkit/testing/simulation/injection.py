@@ -56,6 +56,14 @@ def _one_way_partition(world: World, fault: Fault) -> End:
     return _cut(world, fault, _pairs(world, _node(world, fault).name, to=to, back=not to))
 
 
+def _member_partition(world: World, fault: Fault) -> End:
+    member = _node(world, fault).name
+    others = [node.name for node in world.nodes if node.name != member]
+    to = [(other, member) for other in others] if fault.intensity > 1 / 3 else []
+    back = [(member, other) for other in others] if fault.intensity < 2 / 3 else []
+    return _cut(world, fault, [*to, *back])
+
+
 def _non_transitive_links(world: World, fault: Fault) -> End:
     first, _, third = (node.name for node in world.nodes[:3])
     return _cut(world, fault, [(first, third), (third, first)])
@@ -316,6 +324,7 @@ INJECTIONS: dict[str, Callable[[World, Fault], End]] = {
     "store_goes_back": _store_goes_back,
     "late_appends": _of_store("late_append"),
     "refused_payloads": _of_store("refused_payload"),
+    "member_partition": _member_partition,
 }
 """How each kind of fault begins."""
 
