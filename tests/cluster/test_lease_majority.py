@@ -99,3 +99,26 @@ def test_three_of_four_go_on_without_waiting_for_the_fourth(seed: int) -> None:
 
     world.run(story)
     assert not world.findings(), world.report()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("lost", ["node-1", "node-2"])
+def test_of_two_nodes_either_may_be_lost(seed: int, lost: str) -> None:
+    """Keep-majority would end both when the lower one is lost."""
+    world = World(seed, NODES, nodes=2)
+
+    async def story(world: World) -> None:
+        await formed(world)
+        counts: dict[str, int] = {}
+        await count_all(world, "before", [], counts)
+        world.node(lost).crash("by the test")
+        (kept,) = [node for node in world.nodes if node.name != lost]
+        await until(world, lambda: sees(kept, [kept.name]), "decided", within_s=DECIDED_S)
+        await count_all(world, "during", [kept.name], counts)
+        assert kept.lives == 1
+        world.node(lost).start()
+        await formed(world)
+        await count_all(world, "after", [lost], counts)
+
+    world.run(story)
+    assert not world.findings(), world.report()
