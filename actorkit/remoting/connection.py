@@ -53,7 +53,7 @@ class Connection:
 
     __slots__ = (
         *("_counters", "_ended", "_judged", "_loop", "_met", "_owner", "_stalled_at_s", "_stalled_max_s", "_timer"),
-        *("association", "link", "opened_at_s", "writable_now"),
+        *("association", "link", "opened_at_s", "prompt", "writable_now"),
     )
 
     def __init__(
@@ -64,6 +64,10 @@ class Connection:
         self.association = association
         self.opened_at_s: float | None = None
         self.writable_now = True
+        self.prompt = False
+        """The newest batch has brought one message alone, and nothing was sent since: the answer to it, or what its
+        receiver sends next, leaves at once. After larger batches, and after that one, messages gather for a turn of the
+        loop, so that busy nodes fill their frames."""
         self._owner = owner
         self._counters = counters
         self._loop = asyncio.get_running_loop()
@@ -81,6 +85,7 @@ class Connection:
         messages = association.receive(self._loop.time(), frame)
         if messages:
             counters.messages_received += len(messages)
+            self.prompt = len(messages) == 1
             self._owner.arrived(self, messages)
         if association.state is not State.OPEN or self.opened_at_s is None or association.refused:
             self.settle()
@@ -115,6 +120,7 @@ class Connection:
 
     def send_batch(self, payloads: Sequence[bytes]) -> None:
         """One frame with these messages."""
+        self.prompt = False
         self._counters.messages_sent += len(payloads)
         self._put(self.association.seal_batch(self._loop.time(), payloads))
 

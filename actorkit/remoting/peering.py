@@ -139,6 +139,8 @@ class Peering:
             # Nothing is accepted now, but once the wait is over it is tried again.
             route.wanted = True
             accepted = False
+        elif not route.outbox.size_bytes and self._sent_promptly(route, payload):
+            return True
         else:
             accepted = route.outbox.offer(payload)
         if route is None or not accepted:
@@ -148,6 +150,14 @@ class Peering:
             if not self._dirty:
                 self._loop.call_soon(self._flush)
             self._dirty.append(route)
+        return True
+
+    def _sent_promptly(self, route: Route, payload: bytes) -> bool:
+        """Where calls come and go one at a time, a message does not wait for others that could go with it."""
+        connection = self.open.get(route.address)
+        if connection is None or not connection.prompt or not connection.writable_now:
+            return False
+        connection.send_batch((payload,))
         return True
 
     def disconnect(self, address: str, why: str) -> None:

@@ -52,7 +52,13 @@ class WebSocketLink:
         if self._over or self._closer is not None:
             return True
         if self._writer is None and len(frame) <= _AT_ONCE_MAX_BYTES and not self._socket.get_write_buffer_size():
-            return self._send_at_once(frame)
+            # Without a task: with nothing buffered and a small frame there is nothing that aiohttp would wait for.
+            try:
+                self._websocket.send_bytes(frame).send(None)
+            except (StopIteration, ConnectionError, RuntimeError):
+                # It is sent; or the connection is closing, and whoever reads will say so.
+                return True
+            raise AssertionError("an empty transport wanted to be waited for")
         self._frames.append(frame)
         self._frames_bytes += len(frame)
         if self._writer is None:
@@ -61,17 +67,6 @@ class WebSocketLink:
             # Until there is room again and that has been said: a heartbeat in between must not pass for it.
             self._waited_for = True
         return not self._waited_for
-
-    def _send_at_once(self, frame: bytes) -> bool:
-        """Without a task: with nothing buffered and a small frame there is nothing that aiohttp would wait for."""
-        try:
-            self._websocket.send_bytes(frame).send(None)
-        except StopIteration:
-            return True
-        except (ConnectionError, RuntimeError):
-            # It is closing; whoever reads will say so.
-            return True
-        raise AssertionError("an empty transport wanted to be waited for")
 
     async def _write(self) -> None:
         frames = self._frames
@@ -85,7 +80,7 @@ class WebSocketLink:
                     if self._handler is not None:
                         self._handler.writable()
         except (ConnectionError, RuntimeError):
-            # As above.
+            # It is closing, as above.
             frames.clear()
         finally:
             self._writer = None

@@ -39,6 +39,7 @@ _LEAVES = (
     *(inspect.DecimalType, inspect.EnumType, inspect.LiteralType, inspect.ByteArrayType),
 )
 _Unpacker = cast("Any", msgpack).Unpacker
+_SMALL_BYTES: Final = 4096
 _COLLECTIONS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
 
 
@@ -59,6 +60,7 @@ class Codec:
         self._prepared = False
         self._decode_raws = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
         self._decode_tag = msgspec.msgpack.Decoder(_Tagged).decode
+        self._walk = _Walk()
 
     @property
     def declared(self) -> Mapping[str, type[msgspec.Struct]]:
@@ -100,7 +102,7 @@ class Codec:
 
     def decode(self, data: bytes) -> msgspec.Struct:
         """One message. Raises ``FrameError`` where the bytes are no MessagePack, else as ``decode_batch`` lists."""
-        _walk(data)
+        self._walk.over(data)
         if not self._prepared:
             self._prepare()
         return self._decoded(data)
@@ -110,7 +112,7 @@ class Codec:
 
         Raises ``FrameError`` where the whole is no such array.
         """
-        _walk(body)
+        self._walk.over(body)
         if not self._prepared:
             self._prepare()
         try:
@@ -157,18 +159,33 @@ class Codec:
         self._decode_one = msgspec.msgpack.Decoder(union).decode
 
 
-def _walk(data: bytes | memoryview) -> None:
-    """Raises ``FrameError`` unless the bytes are exactly one complete MessagePack value."""
-    size = len(data)
-    walker = _Unpacker(max_buffer_size=max(1, size))
-    try:
-        walker.feed(data)
-        walker.skip()
-        end: int = walker.tell()
-    except (msgpack.UnpackException, ValueError) as error:
-        raise FrameError(f"{size} bytes are no MessagePack: {type(error).__name__} {error}".rstrip()) from error
-    if end != size:
-        raise FrameError(f"after a MessagePack value of {end} bytes {size - end} more follow")
+class _Walk:
+    """Goes over MessagePack without building anything of it."""
+
+    def __init__(self) -> None:
+        self._walker: Any = None
+        """For what is small: making one costs more than using it. ``None`` while what it was given was no MessagePack,
+        of which it would keep a part."""
+
+    def over(self, data: bytes | memoryview) -> None:
+        """Raises ``FrameError`` unless the bytes are exactly one complete MessagePack value."""
+        size = len(data)
+        small = size <= _SMALL_BYTES
+        walker, self._walker = (self._walker, None) if small else (None, self._walker)
+        if walker is None:
+            limit = max(size, _SMALL_BYTES)
+            walker = _Unpacker(read_size=limit, max_buffer_size=limit)
+        begin: int = walker.tell()
+        try:
+            walker.feed(data)
+            walker.skip()
+            length: int = walker.tell() - begin
+        except (msgpack.UnpackException, ValueError) as error:
+            raise FrameError(f"{size} bytes are no MessagePack: {type(error).__name__} {error}".rstrip()) from error
+        if length != size:
+            raise FrameError(f"after a MessagePack value of {length} bytes {size - length} more follow")
+        if small:
+            self._walker = walker
 
 
 def _tag_of(message_type: type[msgspec.Struct]) -> str:

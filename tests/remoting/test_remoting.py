@@ -44,6 +44,35 @@ async def test_messages_arrive_in_order_and_a_turn_is_a_frame(loop: SimulatedLoo
     assert a.numbers() == [1]
 
 
+async def test_what_goes_back_and_forth_one_at_a_time_leaves_at_once_and_the_rest_of_a_turn_in_one_frame(
+    loop: SimulatedLoop, network: Network
+) -> None:
+    a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
+    await asyncio.sleep(0.1)
+    assert a.say(b, 0)
+    await asyncio.sleep(0.1)
+    frames = b.remoting.counters.frames_sent
+    # One message alone has come from a, so the first that goes there waits for no others.
+    assert b.say(a, 1)
+    assert b.remoting.counters.frames_sent == frames + 1
+    assert b.remoting.queued_messages == 0
+    for number in range(2, 10):
+        assert b.say(a, number)
+    assert b.remoting.counters.frames_sent == frames + 1
+    assert b.remoting.queued_messages == 8
+    await asyncio.sleep(0.1)
+    assert a.numbers() == list(range(1, 10))
+    assert b.remoting.counters.frames_sent == frames + 2
+    # Several have come together: those that answer them gather.
+    frames = a.remoting.counters.frames_sent
+    assert a.say(b, 10)
+    assert a.say(b, 11)
+    assert a.remoting.counters.frames_sent == frames
+    await asyncio.sleep(0.1)
+    assert b.numbers() == [0, 10, 11]
+    assert a.remoting.counters.frames_sent == frames + 1
+
+
 async def test_a_peer_that_is_not_there_is_told_and_nothing_was_sent(loop: SimulatedLoop, network: Network) -> None:
     a, b = Talker(loop, network, "a"), Talker(loop, network, "b")
     await asyncio.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -169,6 +170,16 @@ def test_what_is_not_declared_is_dropped_and_the_rest_of_its_batch_is_not() -> N
     assert [type(error) for error in errors] == [UnknownMessage, *[UndecodableMessage] * 5]
     assert "actorkit.clock.SystemClock" in str(errors[0])
     assert "Expected `int`, got `str`" in str(errors[1])
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20))
+def test_bytes_that_are_no_messagepack_leave_nothing_behind_for_those_that_come_next(rubbish: list[bytes]) -> None:
+    both = codec()
+    good = batch_body([both.encode(Small())])
+    for bad in [*rubbish, good[:-1], good + b"\x90", good * 100, bytes(5000)]:
+        with suppress(FrameError):
+            both.decode_batch(bad)
+        assert both.decode_batch(good) == ([Small()], ())
 
 
 def test_adjacent_versions_of_a_message_understand_each_other() -> None:
