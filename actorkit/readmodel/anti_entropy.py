@@ -26,6 +26,8 @@ from actorkit.readmodel.settings import ReadModelSettings
 
 __all__ = ["AntiEntropy", "AskStore", "Changed", "Effect", "Refused", "Send"]
 
+_RANGE_SHARDS: Final = 8_192
+"""How many shards a digest has at most: it must fit into a message."""
 _OVERHEAD_BYTES: Final = 64
 """Of an update, besides its data."""
 
@@ -73,8 +75,8 @@ class _Peer:
         self.awaited = 0
         """The number of the message that it has not heard yet, if any."""
         self.sent_s = 0.0
-        self.asked: tuple[int, float] | None = None
-        """The number of the question that it has not answered yet, and when it was sent."""
+        self.asked: dict[int, float] = {}
+        """The numbers of the last questions, one for each range, that it has not answered, and when they were sent."""
 
 
 class AntiEntropy:
@@ -126,7 +128,7 @@ class AntiEntropy:
         effects: list[Effect] = []
         for address in sorted(wanted - self._peers.keys()):
             self._peers[address] = _Peer()
-            effects.append(self._question(address, now_s))
+            effects += self._questions(address, now_s)
         return effects
 
     def lost_contact(self, address: str) -> None:
@@ -140,7 +142,7 @@ class AntiEntropy:
         if address not in self._peers:
             return []
         self.lost_contact(address)
-        return [self._question(address, now_s)]
+        return self._questions(address, now_s)
 
     # --------------------------------------------------------------------------------------------------------- sending
 
@@ -166,11 +168,12 @@ class AntiEntropy:
         """Compares with some others."""
         effects: list[Effect] = []
         asked = self._some(list(self._peers), self._settings.round_peers)
-        effects += [self._question(address, now_s) for address in asked]
+        for address in asked:
+            effects += self._questions(address, now_s)
         for address, peer in list(self._peers.items()):
             if peer.awaited and now_s - peer.sent_s > self._settings.answer_timeout_s:
                 self.lost_contact(address)
-                effects.append(self._question(address, now_s))
+                effects += self._questions(address, now_s)
         return effects
 
     def _some(self, addresses: list[str], count: int) -> list[str]:
@@ -180,11 +183,22 @@ class AntiEntropy:
             chosen.append(addresses.pop(int(self._rng.uniform() * len(addresses))))
         return chosen
 
-    def _question(self, address: str, now_s: float) -> Send:
-        self._numbers += 1
+    def _questions(self, address: str, now_s: float) -> list[Effect]:
+        """It is to say what it has."""
+        peer = self._peers[address]
+        peer.asked.clear()
         self._counters.rounds += 1
-        self._peers[address].asked = self._numbers, now_s
-        return Send(address, Digest(self._generation, self._catalog.states(now_s), number=self._numbers))
+        effects: list[Effect] = []
+        for first in range(0, self._catalog.shards, _RANGE_SHARDS):
+            self._numbers += 1
+            peer.asked[self._numbers] = now_s
+            end = min(first + _RANGE_SHARDS, self._catalog.shards)
+            effects.append(Send(address, self._digest(first, end, now_s, number=self._numbers)))
+        return effects
+
+    def _digest(self, first: int, end: int, now_s: float, *, number: int = 0, answers: int = 0) -> Digest:
+        states = self._catalog.states(now_s, first, end)
+        return Digest(self._generation, first, end, states, number=number, answers=answers)
 
     def _send_to(self, address: str, peer: _Peer, now_s: float) -> list[Effect]:
         if peer.awaited or peer.believed is None:
@@ -228,19 +242,22 @@ class AntiEntropy:
         peer = self._peers.get(address)
         if peer is None or digest.generation != self._generation:
             return [] if peer is None else [self._refused(address, "it is of another store")]
-        peer.believed = {state.shard: state.version for state in digest.states}
-        asked = peer.asked
-        if asked is not None and digest.answers == asked[0]:
+        first, end = max(0, digest.first), min(digest.end, self._catalog.shards)
+        said = {state.shard: state.version for state in digest.states if first <= state.shard < end}
+        if peer.believed is None:
+            peer.believed = {}
+        for shard in range(first, end):
+            peer.believed[shard] = said.get(shard, NOTHING)
+        asked_s = peer.asked.pop(digest.answers, None)
+        if asked_s is not None:
             # All that was committed before the question was on its way to the answer.
-            peer.asked = None
             for state in digest.states:
-                self._catalog.claimed(state, asked[1])
-        for shard in self._catalog.newer_than(peer.believed):
+                self._catalog.claimed(state, asked_s)
+        for shard in self._catalog.newer_than(said, first, end):
             peer.pending[shard] = None
         effects: list[Effect] = []
         if digest.number:
-            answer = Digest(self._generation, self._catalog.states(now_s), answers=digest.number)
-            effects.append(Send(address, answer))
+            effects.append(Send(address, self._digest(first, end, now_s, answers=digest.number)))
         return effects + self._send_to(address, peer, now_s)
 
     def take_heard(self, address: str, heard: Heard, now_s: float) -> list[Effect]:
@@ -262,7 +279,7 @@ class AntiEntropy:
             gap = self._take(address, peer, update, effects) or gap
         effects.append(Send(address, Heard(message.number)))
         if gap:
-            effects.append(self._question(address, now_s))
+            effects += self._questions(address, now_s)
         return effects
 
     def _take(self, address: str, peer: _Peer, update: Update, effects: list[Effect]) -> bool:
@@ -309,7 +326,7 @@ class AntiEntropy:
                     self._refused(address, "it shows an activation of a shard that the store knows nothing of")
                 )
             if true:
-                effects.append(self._question(address, now_s))
+                effects += self._questions(address, now_s)
         return effects
 
     def _refused(self, address: str, why: str) -> Refused:

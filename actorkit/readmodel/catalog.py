@@ -90,6 +90,11 @@ class Catalog:
         """Values that were replaced since their documents were last written anew; their traces take memory."""
         return sum(max(0, record.document.clock - len(record.document) - 1) for record in self._records.values())
 
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return self._shards
+
     def document(self, shard: int) -> Document | Replica | None:
         """The newest one."""
         record = self._records.get(shard)
@@ -215,21 +220,24 @@ class Catalog:
         """The greatest age of all shards."""
         return max((self.age_s(shard, now_s) for shard in range(self._shards)), default=0.0)
 
-    def states(self, now_s: float) -> tuple[State, ...]:
-        """The digest: every document, by shard."""
+    def states(self, now_s: float, first: int, end: int) -> tuple[State, ...]:
+        """The digest of a range of shards, in their order."""
         states: list[State] = []
-        for shard in sorted(self._records):
+        for shard in range(first, end):
+            record = self._records.get(shard)
+            if record is None:
+                continue
             age_s = self.age_s(shard, now_s)
             # Rounded up: nothing is said to be newer than it is.
             age_ms = -1 if age_s == float("inf") else int(age_s * 1000) + 1
             if age_s == 0.0:
                 age_ms = 0
-            states.append(State(shard, *self._records[shard].version, age_ms))
+            states.append(State(shard, *record.version, age_ms))
         return tuple(states)
 
-    def newer_than(self, versions: Mapping[int, Version]) -> Collection[int]:
-        """Shards of which more is known here than these versions."""
-        return [shard for shard, record in self._records.items() if record.version > versions.get(shard, NOTHING)]
+    def newer_than(self, versions: Mapping[int, Version], first: int, end: int) -> Collection[int]:
+        """Shards of a range of which more is known here than these versions."""
+        return [shard for shard in range(first, end) if self.version(shard) > versions.get(shard, NOTHING)]
 
 
 def _fresh(before: _Record | None) -> float:

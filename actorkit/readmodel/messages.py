@@ -29,9 +29,13 @@ class State(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Digest(msgspec.Struct, frozen=True, array_like=True, tag="readmodel-digest"):
-    """All documents that the sender has: its state vector."""
+    """All documents of a range of shards that the sender has: its state vector, or a part of it."""
 
     generation: int
+    first: int
+    """The first shard of the range."""
+    end: int
+    """The one after its last."""
     states: tuple[State, ...]
     number: int = 0
     """Not 0: the receiver is to send its own digest, too, in answer to this number."""

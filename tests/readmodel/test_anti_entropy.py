@@ -36,7 +36,7 @@ def test_a_change_is_shown_by_every_other_of_three_nodes_within_a_flush_and_a_me
 @pytest.mark.parametrize("seed", range(1))
 def test_a_change_is_shown_by_all_of_fifty_nodes_within_two_seconds(seed: int) -> None:
     village = started(Village(seed, nodes=50, shards=64))
-    for number in range(20):
+    for number in range(8):
         village.commit(number, f"pool/availability/p{number}")
         assert village.run(2.0, until=lambda: not village.differences()) < 2.0
 
@@ -131,6 +131,21 @@ def test_large_documents_travel_in_parts() -> None:
     assert not village.differences()
 
 
+def test_more_shards_than_fit_into_a_digest_are_compared_in_parts() -> None:
+    village = Village(11, nodes=2, shards=8_200)
+    village.adopt_s = (0.0, 0.0)
+    for shard in range(village.shards):
+        village.take_over(shard, village.nodes[shard % 2])
+    village.run(1.5)
+    for shard in (0, 8191, 8192, 8199):
+        village.commit(shard, f"pool/availability/p{shard}")
+    village.run(1.0)
+    assert not village.differences()
+    for node in village.nodes:
+        assert node.catalog.uncovered == 0
+        assert node.catalog.oldest_s(village.now_s) < 1.0
+
+
 # ------------------------------------------------------------------------------------------------------------- flow
 
 
@@ -141,7 +156,7 @@ def one_and_its_peer() -> tuple[Node, int]:
     village.take_over(0, node)
     village.run(1.0)
     node.core.peers_are(["peer"], 0.0)
-    (effect,) = node.core.take_digest("peer", Digest(GENERATION, ()), 0.0)
+    (effect,) = node.core.take_digest("peer", Digest(GENERATION, 0, 1, ()), 0.0)
     assert isinstance(effect, Send)
     assert isinstance(effect.message, Updates)
     return node, effect.message.number
@@ -168,7 +183,7 @@ def test_a_peer_that_does_not_answer_is_asked_what_it_has_after_a_time() -> None
     node.core.changed(0)
     assert node.core.flush(1.0) == []
     node.core.round(100.0)
-    effects = node.core.take_digest("peer", Digest(GENERATION, ()), 100.0)
+    effects = node.core.take_digest("peer", Digest(GENERATION, 0, 1, ()), 100.0)
     assert any(isinstance(effect, Send) and isinstance(effect.message, Updates) for effect in effects)
 
 
@@ -218,7 +233,7 @@ def test_what_is_damaged_or_of_another_store_or_shard_is_refused_and_counted() -
     refused = node.counters.updates_refused
     other_store = Updates(GENERATION + 1, 1, (good,))
     node.do(node.core.take_updates(peer.address, other_store, village.now_s))
-    node.do(node.core.take_digest(peer.address, Digest(GENERATION + 1, ()), village.now_s))
+    node.do(node.core.take_digest(peer.address, Digest(GENERATION + 1, 0, 2, ()), village.now_s))
     assert node.counters.updates_refused == refused + 2
 
 
@@ -241,5 +256,5 @@ def test_strangers_are_not_listened_to() -> None:
     village = started(Village(10, nodes=2, shards=2))
     node = village.nodes[0]
     states = (State(0, 9, 9, 9, 0),)
-    assert node.core.take_digest("stranger", Digest(GENERATION, states, number=1), village.now_s) == []
+    assert node.core.take_digest("stranger", Digest(GENERATION, 0, 2, states, number=1), village.now_s) == []
     assert node.core.take_updates("stranger", hostile(update_of(1, 1)), village.now_s) == []

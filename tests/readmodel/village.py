@@ -7,7 +7,6 @@ only with it, which both are told; besides, the network may swallow or repeat an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
@@ -49,6 +48,7 @@ class Node:
         self.keys: dict[int, set[str]] = {}
         self.refused: list[str] = []
         self.flushing = False
+        self.to_check: set[int] = set()
         self.sent = 0
         self.sent_bytes = 0
 
@@ -66,12 +66,15 @@ class Node:
                         self.show(effect.shard, key, decode_value(data).stamp)
                 self.flush_later()
             elif isinstance(effect, AskStore):
-                self.village.later(0.003, partial(self.check, effect.shards))
+                if not self.to_check:
+                    self.village.later(0.003, self.check)
+                self.to_check |= effect.shards
             elif isinstance(effect, Refused):
                 self.refused.append(effect.why)
 
-    def check(self, shards: Iterable[int]) -> None:
+    def check(self) -> None:
         village = self.village
+        shards, self.to_check = self.to_check, set()
         if self.alive:
             self.do(self.core.verified({shard: village.epochs[shard] for shard in shards}, village.now_s))
 
