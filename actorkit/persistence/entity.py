@@ -116,7 +116,10 @@ class Entity(Actor[Any]):
 
     async def started(self) -> None:
         self._path = self.context.path
-        await self.settling.recover()
+        try:
+            await self.settling.recover()
+        finally:
+            self.services.host.recovered(self.pid, self)
 
     def receive(self, message: Any) -> Coroutine[Any, Any, None] | None:
         if message is _SETTLE:

@@ -72,6 +72,10 @@ class Host(Protocol):
         """The entity's shard has another owner: these calls and those in its mailbox are routed anew, and it stops."""
         ...
 
+    def recovered(self, pid: PersistenceId, entity: object) -> None:
+        """The entity's first recovery has come to its end, whichever: another one may begin."""
+        ...
+
     def retire(self, pid: PersistenceId) -> None:
         """The entity is broken: it leaves memory, those who wait for it are told why, and later calls begin afresh."""
         ...

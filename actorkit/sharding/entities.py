@@ -1,23 +1,24 @@
 """Entities (a shell): which entities of this process are in memory, and how they come and go.
 
-They come with their first call, and leave when they were idle for long, when there are too many, or when their
-activation cannot go on.
+They come with their first call, as many at a time as are recovered at once, and leave when they were idle for long,
+when there are too many, or when their activation cannot go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from actorkit.actor.cell import Cell
 from actorkit.actor.runtime import ActorRuntime
-from actorkit.errors import CallError, Unavailable
+from actorkit.errors import CallError, Overloaded, Unavailable
 from actorkit.ids import PersistenceId
 from actorkit.persistence.calls import EntityCall
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.entity import Entity
 from actorkit.persistence.services import EntityServices
+from actorkit.sharding.activation_queue import ActivationQueue
 from actorkit.sharding.settings import ShardingSettings
 from actorkit.sharding.shard import Shard
 
@@ -28,6 +29,8 @@ _SWEEPS = 10
 _LOOKS = 64
 _LOOKS_OF_A_SWEEP = 10_000
 """How many entities are looked at, at once, for some that can leave when there are too many."""
+_QUEUE_TICK_S = 0.1
+"""How often it is looked, while entities wait to come into memory, which of them wait in vain."""
 
 
 class Slot:
@@ -55,10 +58,19 @@ class Slot:
 class Entities:
     """All entities of a region that are in memory."""
 
-    def __init__(self, runtime: ActorRuntime, settings: ShardingSettings) -> None:
+    def __init__(
+        self, runtime: ActorRuntime, settings: ShardingSettings, shard_of_number: Callable[[int], Shard], *, name: str
+    ) -> None:
         self._runtime = runtime
         self._settings = settings
+        self._shard_of_number = shard_of_number
+        self._name = name
         self._sweeper: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._types: dict[str, EntityType]
+        self._queue: ActivationQueue
+        self._recovering: set[Slot] = set()
+        """Those that are in memory and have not recovered for the first time."""
         self._services: EntityServices
         self.bound = 2 * settings.entities_max
         """How many there are at most."""
@@ -70,40 +82,104 @@ class Entities:
         self.tick = 0
         """Counts sweeps: when an entity was used last is told in these."""
 
-    def start(self, services: EntityServices) -> None:
+    def start(self, services: EntityServices, types: dict[str, EntityType]) -> None:
         self._services = services
+        self._types = types
+        self._recoveries_max = services.settings.recoveries_max
+        self._queue = ActivationQueue(
+            calls_max=self._settings.buffer_max_calls, entity_calls_max=services.settings.mailbox_max_calls
+        )
         self._sweep_later()
 
     def stop_sweeping(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
+    def close(self) -> None:
+        """Nothing comes into memory any more; calls that wait for that have ended."""
+        self.stop_sweeping()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._queue.clear()
+
     @property
     def all_idle(self) -> bool:
-        return all(slot.idle for slot in self.slots.values())
+        return not self._queue and all(slot.idle for slot in self.slots.values())
+
+    @property
+    def waiting(self) -> int:
+        """For metrics: entities that wait to come into memory."""
+        return len(self._queue)
 
     def of(self, shard: Shard) -> list[tuple[PersistenceId, Slot]]:
         """Those in memory that belong to the shard."""
         return list(self._by_shard.get(shard.shard, {}).items())
 
+    def _slots_of(self, shard: Shard) -> Iterable[Slot]:
+        return self._by_shard.get(shard.shard, {}).values()
+
     def busy(self, shard: Shard) -> list[PersistenceId]:
         """Those of the shard that have calls in progress."""
-        return [pid for pid, slot in self.of(shard) if not slot.idle]
+        return [*(pid for pid, slot in self.of(shard) if not slot.idle), *self._queue.of(shard.shard)]
 
-    def is_idle(self, pid: PersistenceId) -> bool:
+    def is_quiet(self, shard: Shard) -> bool:
+        """Whether none of the shard has calls in progress."""
+        return not self._queue.of(shard.shard) and all(slot.idle for slot in self._slots_of(shard))
+
+    def is_idle(self, shard: int, pid: PersistenceId) -> bool:
         """Whether it has nothing in progress, if it is in memory at all."""
         slot = self.slots.get(pid)
-        return slot is None or slot.idle
+        return not self._queue.has(shard, pid) if slot is None else slot.idle
 
     # ------------------------------------------------------------------------------------------------- into memory
 
-    def has_room(self) -> bool:
+    def bring_in(self, call: EntityCall, shard: Shard) -> None:
+        """A call for an entity that is not in memory."""
+        self._too_many(self._queue.add(shard.shard, call))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """As many come into memory as may recover at once."""
+        while self._queue and len(self._recovering) < self._recoveries_max:
+            found = self._queue.next(self._is_ready)
+            if found is None:
+                break
+            number, pid, calls = found
+            if not self._has_room():
+                _overloaded(calls, f"the memory for entities of {self._name}", self.bound)
+                continue
+            slot = self._activate(self._types[pid.type], pid, self._shard_of_number(number))
+            slot.cell.mailbox.extend(calls)
+            slot.cell.wake()
+        if self._queue and self._ticker is None:
+            self._tick()
+
+    def _is_ready(self, number: int) -> bool:
+        return self._shard_of_number(number).ready
+
+    def _tick(self) -> None:
+        self._ticker = None
+        self._too_many(self._queue.tick(self._services.loop.time()))
+        if self._queue:
+            self._ticker = self._services.loop.call_later(_QUEUE_TICK_S, self._tick)
+
+    def _too_many(self, calls: list[EntityCall]) -> None:
+        _overloaded(calls, f"what waits to come into memory on {self._name}", self._settings.buffer_max_calls)
+
+    def recovered(self, pid: PersistenceId, entity: object) -> None:
+        """Its first recovery has come to its end: there is room for another."""
+        slot = self.slots.get(pid)
+        if slot is not None and slot.entity is entity and slot in self._recovering:
+            self._recovering.discard(slot)
+            self.go_on()
+
+    def _has_room(self) -> bool:
         """Whether one more may come; makes room if it can."""
         if len(self.slots) >= self.bound:
             self._shrink(_LOOKS)
         return len(self.slots) < self.bound
 
-    def activate(self, entity_type: EntityType, pid: PersistenceId, shard: Shard) -> Slot:
+    def _activate(self, entity_type: EntityType, pid: PersistenceId, shard: Shard) -> Slot:
         slot = Slot(shard, self.tick)
         services = self._services
 
@@ -119,6 +195,7 @@ class Entities:
 
         slot.cell = self._runtime.spawn(make, mailbox=services.settings.mailbox_max_calls).cell
         self.slots[pid] = slot
+        self._recovering.add(slot)
         self._by_shard.setdefault(shard.shard, {})[pid] = slot
         if pid in self.kept:
             self.kept[pid](slot)
@@ -152,6 +229,9 @@ class Entities:
         del of_shard[pid]
         if not of_shard:
             del self._by_shard[slot.shard.shard]
+        if slot in self._recovering:
+            self._recovering.discard(slot)
+            self._services.loop.call_soon(self.go_on)
         return slot
 
     def passivate(self, pid: PersistenceId) -> None:
@@ -193,7 +273,7 @@ class Entities:
                     taken.append(message)
                 else:
                     mailbox.append(message)
-        return taken
+        return [*taken, *self._queue.take(shard.shard)]
 
     def retire(self, pid: PersistenceId) -> None:
         """It is broken. Under load its mailbox is never empty, so those who wait there now are told as others were."""
@@ -236,3 +316,8 @@ class Entities:
                 self.passivate(pid)
         self._shrink(_LOOKS_OF_A_SWEEP)
         self._sweep_later()
+
+
+def _overloaded(calls: list[EntityCall], what: str, limit: int) -> None:
+    for call in calls:
+        call.fail(Overloaded(what, limit=limit))

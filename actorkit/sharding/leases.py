@@ -198,6 +198,9 @@ class Leases:
                     unbroken = shard.lease.acquired(answer.epoch, asked_at_s, self._settings.lease_s)
                     shard.settled(owned=True)
                     self._acquired(shard, unbroken, answer.head)
+                    if shard.lease.active and not unbroken:
+                        # Everything that has waited for it has just been delivered: others have their turn in between.
+                        await asyncio.sleep(0)
                 else:
                     self.held_by[answer.shard] = answer.owner
                     shard.settled(owned=False)

@@ -210,7 +210,7 @@ class Ownership:
         """Which of the entities of stopped shards have come to an end."""
         self._poll = None
         for number, busy in list(self._busy.items()):
-            for pid in [pid for pid in busy if self._entities.is_idle(pid)]:
+            for pid in [pid for pid in busy if self._entities.is_idle(number, pid)]:
                 del busy[pid]
                 self._router.settled(pid)
             if not busy and self._busy.get(number) is busy:

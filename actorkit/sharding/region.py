@@ -74,7 +74,7 @@ class Region:
         self._address_of: Callable[[str], str] = lambda owner: ""
         self._types: dict[str, EntityType] = {}
         self._by_number: dict[int, Shard] = {}
-        self.memory = Entities(runtime, settings)
+        self.memory = Entities(runtime, settings, self.shard, name=str(node))
         """The entities that are in memory."""
         self._slots = self.memory.slots
         self._ids = 0
@@ -109,7 +109,7 @@ class Region:
         )
         self.leases.start()
         self._runtime.dead_letters.subscribe(_end_buried)
-        self.memory.start(services)
+        self.memory.start(services, self._types)
 
     async def stop(self) -> None:
         """Takes no more calls, waits for those in progress with all that these call, and gives the shards up."""
@@ -131,6 +131,7 @@ class Region:
         for call in self._deadlines.pending():
             if isinstance(call, EntityCall):
                 call.give_up("its node has stopped")
+        self.memory.close()
         await self.leases.stop()
 
     def _say_what_still_runs(self) -> None:
@@ -193,7 +194,7 @@ class Region:
 
     def idle(self, shard: int) -> bool:
         """Whether no entity of the shard has anything in progress."""
-        return shard not in self._by_number or not self.load(shard)
+        return shard not in self._by_number or self.memory.is_quiet(self._by_number[shard])
 
     def owned_since(self, shard: int) -> int:
         """The epoch under which the shard was taken over from others, if nobody else can write it now; else 0."""
@@ -342,11 +343,9 @@ class Region:
             return
         slot = self._slots.get(call.pid)
         if slot is None:
-            if not self.memory.has_room():
-                call.fail(Overloaded(f"the memory for entities of {self._node}", limit=self.memory.bound))
-                return
-            slot = self.memory.activate(self._types[call.pid.type], call.pid, shard)
-        self._enter(slot, call)
+            self.memory.bring_in(call, shard)
+        else:
+            self._enter(slot, call)
 
     def _enter(self, slot: Slot, call: EntityCall) -> None:
         self._slots.move_to_end(call.pid)
@@ -416,6 +415,9 @@ class Region:
     def move_out(self, pid: PersistenceId, entity: object, calls: list[EntityCall]) -> None:
         self.give_back([*calls, *self.memory.take_out(pid, entity)])
 
+    def recovered(self, pid: PersistenceId, entity: object) -> None:
+        self.memory.recovered(pid, entity)
+
     def retire(self, pid: PersistenceId) -> None:
         self._loop.call_soon(self.memory.retire, pid)
 
@@ -461,6 +463,7 @@ class Region:
                 self._refuse_stopping(call)
             else:
                 self._take(shard, call)
+        self.memory.go_on()
 
 
 def _nothing(shard: Shard) -> None:

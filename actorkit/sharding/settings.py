@@ -34,7 +34,8 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often a shard that another owner has is asked for again, at the latest; it may be released early."""
 
     buffer_max_calls: int = 10_000
-    """Calls that wait for one shard which is not ready; one more is answered ``Overloaded``."""
+    """Calls that wait for one shard which is not ready, or for its entities to come into memory; one more is answered
+    ``Overloaded``, or makes another one be that would have to wait longer."""
 
     calls_max: int = 100_000
     """Calls of one region that wait for other nodes: held back until the owner of their shard is known, or sent to it

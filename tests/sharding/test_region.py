@@ -145,14 +145,12 @@ async def test_an_activation_that_has_stopped_by_itself_is_replaced(nodes: Nodes
 
 
 async def test_entities_in_memory_are_bounded_at_twice_the_limit_and_the_rest_is_overloaded(nodes: Nodes) -> None:
-    journal = nodes.journal()
-    system = await nodes.start(journal, entities_max=200, deadline_default_s=60)
+    system = await nodes.start(entities_max=200, deadline_default_s=60)
     await system.own_all_shards()
-    journal.reads_gate = asyncio.Event()
-    calls = [later(system.get(Account, f"a{number}").balance()) for number in range(500)]
-    await turns()
+    calls = [later(system.get(Account, f"a{number}").balance_slowly("gate")) for number in range(500)]
+    await eventually(lambda: sum(call.done() for call in calls) == 100)
     assert system.region.entities == 400
-    journal.reads_gate.set()
+    Busy.go("gate")
     results = await asyncio.gather(*calls)
     assert [result for result in results if result == 0] == [0] * 400
     overloaded = [result for result in results if isinstance(result, Overloaded)]
