@@ -33,6 +33,8 @@ __all__ = ["Ownership"]
 _POLL_S = 0.005
 """How often it is looked whether entities that are to come to an end have: a rare wait, not worth a signal each."""
 _TIMER_MIN_S = 0.001
+_EXPLAINED_S = 1.0
+"""By when whoever has handed a shard over has said so; an acquired one of which nobody has was taken over."""
 
 
 class Ownership:
@@ -63,13 +65,14 @@ class Ownership:
         self._poll: asyncio.TimerHandle | None = None
         self._carrying_out = False
         self._offered: set[int] = set()
-        """Shards that others have given up for this node."""
+        """Shards that others have given up for this node, which has not acquired them yet."""
+        self._unexplained: dict[int, float] = {}
+        """Shards that this node has acquired, and when: that they were given up for it may be on its way."""
         self.moved = 0
         """For metrics: shards that were handed off."""
         self.received = 0
         """For metrics: shards that others have handed to this node."""
-        self.taken_over = 0
-        """For metrics: shards that were acquired without that: nobody had them, or their owner was lost."""
+        self._taken_over = 0
 
     def close(self) -> None:
         for timer in (self._timer, self._poll):
@@ -112,12 +115,29 @@ class Ownership:
             # Its epoch was raised for the sake of what is still in progress.
             return
         if shard.lease.unbroken_since == shard.epoch:
-            handed = shard.shard in self._offered
-            self._offered.discard(shard.shard)
-            self.received += handed
-            self.taken_over += not handed
+            self._explain(shard.shard)
         self._core.acquired(self._loop.time(), shard.shard, shard.lease.unbroken_since)
         self._carry_out()
+
+    def _explain(self, shard: int) -> None:
+        """It was acquired, and others may have owned it before."""
+        self._taken_over += self._unexplained.pop(shard, None) is not None
+        if shard in self._offered:
+            self._offered.remove(shard)
+            self.received += 1
+        else:
+            self._unexplained[shard] = self._loop.time()
+
+    @property
+    def taken_over(self) -> int:
+        """For metrics: shards that were acquired without being handed over: nobody had them, or their owner was
+        lost."""
+        until_s = self._loop.time() - _EXPLAINED_S
+        late = [shard for shard, since_s in self._unexplained.items() if since_s <= until_s]
+        for shard in late:
+            del self._unexplained[shard]
+        self._taken_over += len(late)
+        return self._taken_over
 
     def held(self, shard: Shard, address: str) -> None:
         """The store says that another node has it; the address is empty where it is no member."""
@@ -147,7 +167,10 @@ class Ownership:
         self._carry_out()
 
     def offered(self, address: str, message: ShardReleased) -> None:
-        self._offered.add(message.shard)
+        if self._unexplained.pop(message.shard, None) is None:
+            self._offered.add(message.shard)
+        else:
+            self.received += 1
         self._core.offered(address, message.shard)
         self._carry_out()
 
