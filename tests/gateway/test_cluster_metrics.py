@@ -141,7 +141,7 @@ def test_every_metric_has_a_help_text_and_a_name_as_prometheus_wants_it_and_is_o
         assert re.fullmatch(r"actorkit_(remoting|cluster|sharding|readmodel)_[a-z_]+", name)
         assert f"# TYPE {name} {reading.kind}\n" in text
         assert f"# HELP {name} {reading.help}\n" in text
-        assert re.search(rf"^{name}(\{{{reading.label}=\"[a-z_ ]+\"\}})? (\+Inf|[0-9.e+-]+)$", text, re.MULTILINE), name
+        assert re.search(rf"^{name}(\{{{reading.label}=\"[a-z_ ]+\"\}})? (NaN|[0-9.e+-]+)$", text, re.MULTILINE), name
         shown[f"{name}{{{reading.label}}}" if reading.label else name] = reading.help
     ours = r"^\| `(actorkit_(?:remoting|cluster|sharding|readmodel)_\S+)` \| (.+) \|$"
     rows = dict(re.findall(ours, PAGE, re.MULTILINE))
