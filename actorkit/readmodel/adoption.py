@@ -90,12 +90,18 @@ class Adoption:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
             self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
 
     async def _adopt_all(self) -> None:
+        try:
+            await self._adopt_and_repair()
+        finally:
+            # At once, and not when its end is told: what is wanted in between would never begin.
+            self._task = None
+
+    async def _adopt_and_repair(self) -> None:
         delay_s = _RETRY_FIRST_S
         while self._wanted or self._doubtful:
             try:
@@ -119,7 +125,7 @@ class Adoption:
             if position is not None or taken.head == 0:
                 if taken.head > (position or 0):
                     await self._reader.read_log(shard, after=position or 0)
-                self._done(shard, taken)
+                await self._done(shard, taken)
             elif self._may_be_told(shard) and self._loop.time() < taken.at_s + self._wait_max_s:
                 waits = True
             else:
@@ -129,7 +135,7 @@ class Adoption:
             read = await self._reader.read_streams(self._types, where=partial(_is_in, unknown, shards))
             _log.info("readmodel.read", shards=len(unknown), entities=read)
             for shard, taken in unknown.items():
-                self._done(shard, taken)
+                await self._done(shard, taken)
         elif waits:
             await asyncio.sleep(_LOOK_S)
 
@@ -139,10 +145,12 @@ class Adoption:
             await self._reader.read_streams(self._types, where=partial(_is_in, doubtful, shards))
             self._doubtful -= doubtful
 
-    def _done(self, shard: int, taken: _TakenOver) -> None:
+    async def _done(self, shard: int, taken: _TakenOver) -> None:
         if self._wanted.get(shard) is taken:
             del self._wanted[shard]
             self._adopted(shard, taken.epoch, taken.head)
+            # A large shard's document takes a while to write: others have their turn before the next one.
+            await asyncio.sleep(0)
 
 
 def _is_in(numbers: Container[int], shards: int, stream: str) -> bool:

@@ -115,9 +115,9 @@ class Catalog:
         return NOTHING if record is None else record.version
 
     def position(self, shard: int) -> int | None:
-        """Up to where in the shard's log its values are known here; ``None``: nobody has said."""
+        """Up to where in the shard's log its values are known here; ``None``: nobody has said, or not all is here."""
         document = self.document(shard)
-        return None if document is None else document.position
+        return None if document is None or not document.complete else document.position
 
     # -------------------------------------------------------------------------------------------------------- changing
 
@@ -196,14 +196,14 @@ class Catalog:
         if record is None or record.document.epoch != state.epoch or state.age_ms < 0:
             return
         fresh_s = heard_s - state.age_ms / 1000
-        if state.version <= record.version:
+        if state.version <= record.version and record.document.complete:
             record.fresh_s = max(record.fresh_s, fresh_s)
         elif record.claim is None:
             # The oldest one: a newer one that is never reached would be of no use.
             record.claim = state.version, fresh_s
 
     def _settle_claim(self, record: _Record) -> None:
-        if record.claim is not None and record.claim[0] <= record.version:
+        if record.claim is not None and record.claim[0] <= record.version and record.document.complete:
             record.fresh_s = max(record.fresh_s, record.claim[1])
             record.claim = None
 
@@ -229,9 +229,10 @@ class Catalog:
                 continue
             age_s = self.age_s(shard, now_s)
             # Rounded up: nothing is said to be newer than it is.
-            age_ms = -1 if age_s == float("inf") else int(age_s * 1000) + 1
-            if age_s == 0.0:
-                age_ms = 0
+            age_ms = 0 if age_s == 0.0 else -1 if age_s == float("inf") else int(age_s * 1000) + 1
+            if not record.document.complete:
+                # What was shown before it came is here, but who has no more than this part of it does not show that.
+                age_ms = -1
             states.append(State(shard, *record.version, age_ms))
         return tuple(states)
 

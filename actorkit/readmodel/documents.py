@@ -131,6 +131,11 @@ class Document:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def complete(self) -> bool:
+        """Whoever writes it has all of it."""
+        return True
+
     def put(self, entries: Mapping[str, bytes]) -> int:
         """Writes those that are newer than what is there; the others are left out. Returns how many were written.
 
@@ -238,6 +243,11 @@ class Replica:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is here that its writer began this rotation with. What came later may be missing."""
+        return not self._hidden and _MARKER in self._seen
 
     def missing(self, rotation: int, clock: int) -> Update | None:
         """As ``Document.missing``, of what is known here; nothing for who has a later rotation than is known here."""

@@ -71,7 +71,7 @@ class Tables:
         keys[key] = None
 
     def encode(self, key: str) -> bytes | None:
-        """The value of a key as it travels, with its stamp; ``None``: nothing was ever said of it, or it cannot travel."""
+        """The value of a key as it travels, with its stamp; ``None``: nothing was said of it, or it cannot travel."""
         table, id = self._split(key)
         if table is None:
             return None
