@@ -62,9 +62,8 @@ async def _settled(nodes: list[Process], pools: int) -> None:
 
 
 async def _change(nodes: list[Process], rate: float, seconds: float, *, note: bool) -> list[dict[str, Any]]:
-    return await asyncio.gather(
-        *(node.tell("change", rate=rate / len(nodes), seconds=seconds, note=note) for node in nodes)
-    )
+    share = rate / len(nodes)
+    return list(await asyncio.gather(*(node.tell("change", rate=share, seconds=seconds, note=note) for node in nodes)))
 
 
 async def _visible(nodes: list[Process], rate: float, seconds: float) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Node:
         replicator = self._system.read_model.replicator
         assert replicator is not None
         if on:
-            del replicator.published  # type: ignore[misc] # the class has it
+            vars(replicator).pop("published", None)
             replicator.start()
             assert self._system.clustering is not None
             replicator.peers_are(peer.address for peer in self._system.clustering.remoting.peers)

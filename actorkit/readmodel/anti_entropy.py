@@ -65,7 +65,7 @@ Effect: TypeAlias = Send | Changed | AskStore | Refused
 class _Peer:
     """What is known of another node, and of what is on its way there."""
 
-    __slots__ = ("asked", "awaited", "believed", "pending", "sent_s")
+    __slots__ = ("asked", "awaited", "believed", "lacked", "pending", "sent", "sent_s")
 
     def __init__(self) -> None:
         self.believed: dict[int, Version] | None = None
@@ -74,7 +74,11 @@ class _Peer:
         """Shards that are to be looked at for it."""
         self.awaited = 0
         """The number of the message that it has not heard yet, if any."""
+        self.sent: dict[int, Version] = {}
+        """What it has once it has heard that message."""
         self.sent_s = 0.0
+        self.lacked: dict[int, tuple[float, dict[int, Version]]] = {}
+        """By range, when it said last that it had less than is here of what others write, and what was here then."""
         self.asked: dict[int, float] = {}
         """The numbers of the last questions, one for each range, that it has not answered, and when they were sent."""
 
@@ -111,6 +115,11 @@ class AntiEntropy:
     def quiet(self) -> bool:
         """Nothing is to be sent, and nothing on its way is awaited."""
         return not self._news and not any(peer.pending or peer.awaited for peer in self._peers.values())
+
+    @property
+    def waiting_shards(self) -> int:
+        """Shards that are to be looked at for a peer, all peers together."""
+        return sum(len(peer.pending) for peer in self._peers.values())
 
     def expects(self, shard: int) -> bool:
         """Whether a peer has more of the shard than is here, or has not said yet what it has."""
@@ -167,8 +176,10 @@ class AntiEntropy:
     def round(self, now_s: float) -> list[Effect]:
         """Compares with some others."""
         effects: list[Effect] = []
-        asked = self._some(list(self._peers), self._settings.round_peers)
-        for address in asked:
+        # Who has not answered yet is behind: more questions would only be more to be read.
+        since_s = now_s - self._settings.answer_timeout_s
+        ready = [address for address, peer in self._peers.items() if all(s <= since_s for s in peer.asked.values())]
+        for address in self._some(ready, self._settings.round_peers):
             effects += self._questions(address, now_s)
         for address, peer in list(self._peers.items()):
             if peer.awaited and now_s - peer.sent_s > self._settings.answer_timeout_s:
@@ -205,6 +216,7 @@ class AntiEntropy:
             return []
         updates: list[Update] = []
         size = 0
+        peer.sent.clear()
         while peer.pending:
             shard = next(iter(peer.pending))
             update = self._missing(peer.believed, shard)
@@ -215,7 +227,7 @@ class AntiEntropy:
             if updates and size + update_bytes > self._settings.batch_bytes:
                 break
             # Believed from now on: what is lost with a connection is found out with the next one.
-            peer.believed[shard] = (update.epoch, update.rotation, update.last)
+            peer.believed[shard] = peer.sent[shard] = (update.epoch, update.rotation, update.last)
             self._counters.updates_sent += 1
             self._counters.update_bytes_sent += update_bytes
             updates.append(update)
@@ -248,17 +260,41 @@ class AntiEntropy:
             peer.believed = {}
         for shard in range(first, end):
             peer.believed[shard] = said.get(shard, NOTHING)
+        if peer.awaited:
+            # It has said this before it got what is on its way.
+            for shard, version in peer.sent.items():
+                peer.believed[shard] = max(version, peer.believed.get(shard, NOTHING))
         asked_s = peer.asked.pop(digest.answers, None)
         if asked_s is not None:
             # All that was committed before the question was on its way to the answer.
             for state in digest.states:
                 self._catalog.claimed(state, asked_s)
-        for shard in self._catalog.newer_than(said, first, end):
+        for shard in self._lacking(peer, first, end, now_s):
             peer.pending[shard] = None
         effects: list[Effect] = []
         if digest.number:
             effects.append(Send(address, self._digest(first, end, now_s, answers=digest.number)))
         return effects + self._send_to(address, peer, now_s)
+
+    def _lacking(self, peer: _Peer, first: int, end: int, now_s: float) -> Collection[int]:
+        """Which shards of a range a peer is to be sent that has said what it has of them.
+
+        Where everybody is told by who writes, what others write is most likely on its way there: it is sent from here
+        only if it has not arrived a while later.
+        """
+        believed = peer.believed or {}
+        newer = self._catalog.newer_than(believed, first, end)
+        if len(self._peers) > self._settings.push_all_max:
+            return newer
+        others = [shard for shard in newer if self._catalog.written_here(shard) is None]
+        here = {shard: self._catalog.version(shard) for shard in others}
+        since_s, before = peer.lacked.get(first, (now_s, here))
+        late: list[int] = []
+        if now_s - since_s >= self._settings.relay_after_s:
+            late = [shard for shard in others if believed.get(shard, NOTHING) < before.get(shard, NOTHING)]
+            since_s, before = now_s, here
+        peer.lacked[first] = since_s, before
+        return [*(shard for shard in newer if shard not in here), *late]
 
     def take_heard(self, address: str, heard: Heard, now_s: float) -> list[Effect]:
         """A peer is ready for more."""

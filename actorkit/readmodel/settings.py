@@ -22,6 +22,10 @@ class ReadModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     push_all_max: int = 6
     """Up to so many other nodes, each change is sent to all of them by the node where it was made. With more, it goes
     to ``push_peers`` of them, who send it on in the same way, and rounds reach whom these miss."""
+    relay_after_s: float = 1.0
+    """With up to ``push_all_max`` other nodes: how long what another node has written may be missing somewhere before
+    it is sent from here, since its writer is most likely about to. Shorter: seen sooner where only some of the nodes
+    reach each other, and more is sent twice."""
     push_peers: int = 4
     """Larger: seen sooner everywhere, at the cost of more copies of each change."""
     batch_bytes: int = 1 << 17
@@ -34,5 +38,5 @@ class ReadModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     claims more than that is thrown away. It is a read of all shards' records. Also how often each document notes how
     much of the log it shows, which is what a new owner need not read again."""
     adoption_wait_s: float = 2.0
-    """How long a node that has taken a shard over waits for others to say how much of its log they show, where it does not
-    know that itself, before it reads all entities of the shard instead."""
+    """How long a node that has taken a shard over waits for others to say how much of its log they show, where it does
+    not know that itself, before it reads all entities of the shard instead."""
