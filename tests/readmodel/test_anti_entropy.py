@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 import pytest
 
+from actorkit.readmodel import documents, update_format
 from actorkit.readmodel.anti_entropy import Send
 from actorkit.readmodel.documents import Document, Update
 from actorkit.readmodel.messages import Digest, Heard, State, Updates
@@ -57,6 +58,20 @@ def test_what_a_node_sends_does_not_grow_with_the_number_of_changes() -> None:
 def test_whatever_is_lost_repeated_cut_or_fails_over_all_come_to_show_what_is_committed_and_none_ever_goes_back(
     seed: int,
 ) -> None:
+    _trouble(seed)
+
+
+@pytest.mark.parametrize("seed", range(1_000, 1_020))
+def test_documents_that_are_rewritten_all_the_time_and_travel_in_tiny_parts_never_look_newer_than_they_are(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "_REPLACED_MIN", 2)
+    monkeypatch.setattr(update_format, "UPDATE_MAX_BYTES", 150)
+    _trouble(seed)
+
+
+def _trouble(seed: int) -> None:
+    """Nodes come, go and fail, shards change hands, and messages are lost. What is shown is looked at all the time."""
     village = Village(seed, nodes=4, shards=6, settings=ReadModelSettings(answer_timeout_s=1.0))
     random = Random(seed)
     for shard in range(village.shards):
@@ -65,32 +80,35 @@ def test_whatever_is_lost_repeated_cut_or_fails_over_all_come_to_show_what_is_co
     before: dict[str, dict[str, int]] = {}
     for _ in range(400):
         village.run(random.random() * 0.05)
-        kind = random.random()
-        if kind < 0.75:
-            shard = random.randrange(6)
-            village.commit(shard, f"pool/availability/p{shard}-{random.randrange(2)}")
-        elif kind < 0.85:
-            village.take_over(random.randrange(6), random.choice(village.living))
-        elif kind < 0.9:
-            village.blocked ^= {frozenset(node.address for node in random.sample(village.living, 2))}
-        elif kind < 0.92 and len(village.living) > 2:
-            gone = random.choice(village.living)
-            village.crash(gone)
-            for shard, owner in list(village.owners.items()):
-                if owner is gone:
-                    village.take_over(shard, random.choice(village.living))
-        elif kind < 0.94 and len(village.living) < 6:
-            village.join()
+        _one_trouble(village, random)
         for node in village.living:
             seen = before.setdefault(node.address, {})
             assert all(node.shown[key] >= stamp for key, stamp in seen.items())
             seen.update(node.shown)
-            shard = random.randrange(6)
-            assert not village.lies(node, shard)
+            assert not village.lies(node, random.randrange(6))
     village.heal()
     village.run(10.0)
     assert not village.differences()
     assert not any(node.refused for node in village.nodes)
+
+
+def _one_trouble(village: Village, random: Random) -> None:
+    kind = random.random()
+    if kind < 0.75:
+        shard = random.randrange(6)
+        village.commit(shard, f"pool/availability/p{shard}-{random.randrange(2)}")
+    elif kind < 0.85:
+        village.take_over(random.randrange(6), random.choice(village.living))
+    elif kind < 0.9:
+        village.blocked ^= {frozenset(node.address for node in random.sample(village.living, 2))}
+    elif kind < 0.92 and len(village.living) > 2:
+        gone = random.choice(village.living)
+        village.crash(gone)
+        for shard, owner in list(village.owners.items()):
+            if owner is gone:
+                village.take_over(shard, random.choice(village.living))
+    elif kind < 0.94 and len(village.living) < 6:
+        village.join()
 
 
 def test_an_age_is_small_while_nodes_hear_of_each_other_and_grows_while_they_do_not() -> None:
