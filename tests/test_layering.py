@@ -66,6 +66,8 @@ SHELLS: dict[str, str] = {
     "cluster/event_stream": "readers wait for events on the loop",
     "cluster/seeds": "asks the resolver for the addresses of host names",
     "clustering": "lets a node that was downed say so before it ends",
+    "gateway/connection": "aiohttp's protocol, and answers in tasks",
+    "gateway/event_stream": "sends events to aiohttp's connection, and comments by the loop's timer",
     "gateway/handlers": "an asyncio handler of aiohttp's requests",
     "gateway/metrics": "prometheus-client's collectors and text form",
     "gateway/responses": "writes answers, with their date, to aiohttp's connection",

@@ -2,7 +2,7 @@
 
 Everything that every request needs is done here, by plain calls in one order: authentication, the path, the query, the
 body's size, type and content, the deadline; an error of whatever origin becomes a problem; how it ended is counted. A
-handler is an ``async`` function from an ``Incoming`` to an ``Answer``.
+handler is a function from an ``Incoming`` to an ``Answer``, ``async`` where it has to wait.
 
 A client that hangs up cancels nothing: a handler runs to its end.
 """
@@ -19,8 +19,9 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from actorkit.gateway.bodies import BodyDecoder
+from actorkit.gateway.event_stream import EventStream, EventStreams
 from actorkit.gateway.inputs import BearerTokens, check_json_content_type, parse_idempotency_key, single
-from actorkit.gateway.metrics import Metrics
+from actorkit.gateway.metrics import Metrics, Reading
 from actorkit.gateway.problems import (
     INVALID_REQUEST,
     OVERLOADED,
@@ -35,12 +36,14 @@ from actorkit.gateway.responses import Response, problem_response
 from actorkit.gateway.routes import Router, parse_query
 from actorkit.gateway.settings import GatewaySettings
 
-__all__ = ["Answer", "Endpoint", "Gateway", "Incoming"]
+__all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "Route", "Turn"]
 
 B = TypeVar("B")
 
 OPEN_PREFIX: Final = "/health/"
 """What needs no token: whoever restarts or balances nodes has none."""
+
+_NO_METHODS: Final[dict[str, Any]] = {}
 
 _log = structlog.get_logger("actorkit.gateway")
 
@@ -69,9 +72,9 @@ class Incoming(Generic[B]):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a handler answers with."""
+    """What a handler answers with. A body in parts is put together once, with the head."""
 
-    body: bytes
+    body: bytes | tuple[bytes, ...]
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
 
@@ -83,14 +86,16 @@ class Endpoint(Generic[B]):
         self,
         method: str,
         path: str,
-        handle: Callable[[Incoming[B]], Awaitable[Answer]],
+        handle: Callable[[Incoming[B]], Answer | Awaitable[Answer | EventStream]],
         *,
         body: type[B] | None = None,
         query: tuple[str, ...] = (),
         keyed: bool = False,
         always: bool = False,
+        streams: bool = False,
     ) -> None:
-        """``keyed``: takes an ``Idempotency-Key``; ``always``: answers also while the node cannot serve."""
+        """``handle`` may answer at once, or be ``async``. ``keyed``: takes an ``Idempotency-Key``; ``always``: answers
+        also while the node cannot serve; ``streams``: answers with an ``EventStream``."""
         self.method = method
         self.path = path
         self.handle = handle
@@ -98,9 +103,10 @@ class Endpoint(Generic[B]):
         self.query = frozenset(query)
         self.keyed = keyed
         self.always = always
+        self.streams = streams
 
 
-class _Route:
+class Route:
     """An endpoint with what the gateway keeps about it."""
 
     __slots__ = ("count", "endpoint")
@@ -108,6 +114,37 @@ class _Route:
     def __init__(self, endpoint: Endpoint[Any], metrics: Metrics) -> None:
         self.endpoint = endpoint
         self.count = metrics.route(endpoint.method, endpoint.path).count
+
+
+class Turn:
+    """One request, from its head to its answer."""
+
+    __slots__ = ("_gateway", "_method", "_started", "_target", "count", "incoming")
+
+    def __init__(self, gateway: Gateway, method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
+        loop = gateway.loop
+        self._gateway = gateway
+        self._method = method
+        self._target = target
+        self._started = started = loop.time()
+        self.incoming: Incoming[Any] = Incoming(loop, headers, started + gateway.settings.request_deadline_s)
+        self.count = gateway.count_unrouted
+
+    def answered(self, answer: Answer | EventStream) -> Response | EventStream:
+        """The answer, ready to be sent."""
+        self.count(200, "", self._gateway.loop.time() - self._started)
+        if isinstance(answer, EventStream):
+            return answer
+        return Response(answer.body, content_type=answer.content_type, headers=answer.headers)
+
+    def failed(self, error: Exception) -> Response:
+        """Whatever it is, the client gets a problem."""
+        gateway = self._gateway
+        problem = problem_of(error, refusals=gateway.refusals, keyed=self.incoming.key is not None)
+        if problem.type.status == 500:
+            _log.error("http.internal_error", method=self._method, path=self._target, error=repr(error), exc_info=error)
+        self.count(problem.type.status, problem.type.name, gateway.loop.time() - self._started)
+        return problem_response(problem)
 
 
 class Gateway:
@@ -125,65 +162,67 @@ class Gateway:
         self.in_progress = 0
         self.draining = False
         self.metrics = Metrics(in_progress=lambda: self.in_progress)
-        self._refusals = refusals
+        self.streams = EventStreams(settings)
+        self.metrics.readings.append(
+            Reading("http_streams", "Streams of events that are open.", "gauge", lambda: len(self.streams))
+        )
+        self.refusals = refusals
+        self.count_unrouted = self.metrics.route("", "").count
+        self.loop = asyncio.get_running_loop()
         self._not_ready = not_ready
         self._tokens = tokens
-        self._router: Router[_Route] = Router()
-        self._count_unrouted = self.metrics.route("", "").count
-        self._loop = asyncio.get_running_loop()
+        self._router: Router[Route] = Router()
 
     def add(self, *endpoints: Endpoint[Any]) -> None:
         for endpoint in endpoints:
-            self._router.add(endpoint.method, endpoint.path, _Route(endpoint, self.metrics))
+            self._router.add(endpoint.method, endpoint.path, Route(endpoint, self.metrics))
+
+    def drain(self) -> None:
+        """From now on every answer closes its connection, and streams end."""
+        self.draining = True
+        self.streams.end()
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
-        started = self._loop.time()
-        incoming: Incoming[Any] = Incoming(self._loop, http.headers, started + self.settings.request_deadline_s)
-        count, status, problem_name = self._count_unrouted, 200, ""
+        turn = Turn(self, http.method, http.raw_path, http.headers)
         self.in_progress += 1
+        response: Response | EventStream
         try:
-            try:
-                route = self._route(http, incoming)
-                count, endpoint = route.count, route.endpoint
-                await self._read(http, endpoint, incoming)
-                answer = await endpoint.handle(incoming)
-                response = Response(answer.body, content_type=answer.content_type, headers=answer.headers)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
-                problem = self._problem(http, incoming, error)
-                status, problem_name = problem.type.status, problem.type.name
-                response = problem_response(problem)
+            route = self._route(http, turn)
+            body = await self._read(http, route.endpoint, turn.incoming)
+            handled = self.handle(route.endpoint, turn.incoming, body)
+            response = turn.answered(handled if isinstance(handled, Answer) else await handled)
+        except Exception as error:
+            if isinstance(error, ConnectionError) and http.transport is None:
+                raise  # the client hung up while sending: there is nobody to answer
+            response = turn.failed(error)
         finally:
             self.in_progress -= 1
         if self.draining:
             response.force_close()
-        count(status, problem_name, self._loop.time() - started)
         return response.for_aiohttp()
 
-    # ------------------------------------------------------------------------------------------------------- way in
+    def quick_route(self, method: str, target: str) -> Route | None:
+        """The route of a request that needs nothing but its body to be handled, if it is such a one."""
+        route = self._router.fixed.get(target, _NO_METHODS).get(method)
+        return None if route is None or route.endpoint.streams or self.draining else route
 
-    def _route(self, http: web.BaseRequest, incoming: Incoming[Any]) -> _Route:
-        raw_path, raw_query = http.raw_path, ""
-        if raw_path not in self._router.fixed:
-            url = http.rel_url
-            raw_path, raw_query = url.raw_path, url.raw_query_string
-        if self._tokens is not None and not raw_path.startswith(OPEN_PREFIX):
-            self._tokens.check(http.headers.getall("Authorization", []))
-        route, incoming.value = self._router.find(http.method, raw_path)
-        if raw_query:
-            incoming.query = parse_query(raw_query, route.endpoint.query)
-        return route
-
-    async def _read(self, http: web.BaseRequest, endpoint: Endpoint[Any], incoming: Incoming[Any]) -> None:
-        """Everything of a request that its path has not said."""
-        if not endpoint.always:
+    def handle_quickly(self, route: Route, turn: Turn, body: bytes) -> Answer | Awaitable[Answer | EventStream]:
+        """Handles a request that has arrived entirely; its route is from ``quick_route``."""
+        turn.count = route.count
+        headers = turn.incoming.headers
+        if self._tokens is not None and not route.endpoint.path.startswith(OPEN_PREFIX):
+            self._tokens.check(headers.getall("Authorization", []))
+        if not route.endpoint.always:
             self._admit()
-        length = http.content_length
-        if length is not None and length > self.settings.body_max_bytes:
+        if len(body) > self.settings.body_max_bytes:
             raise self._too_large()
-        headers = http.headers
-        if "Expect" in headers:
-            await _expect(http)
-        body = await self._body(http, incoming.deadline)
+        return self.handle(route.endpoint, turn.incoming, body)
+
+    def handle(
+        self, endpoint: Endpoint[Any], incoming: Incoming[Any], body: bytes
+    ) -> Answer | Awaitable[Answer | EventStream]:
+        """Checks what a request's path has not said, and calls the endpoint's handler."""
+        headers = incoming.headers
         if endpoint.decoder is not None:
             check_json_content_type(headers.getall("Content-Type", []))
             if headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -195,6 +234,33 @@ class Gateway:
             raise Problem(INVALID_REQUEST, "this request takes no body")
         if endpoint.keyed:
             incoming.key = parse_idempotency_key(headers.getall("Idempotency-Key", []))
+        return endpoint.handle(incoming)
+
+    # ------------------------------------------------------------------------------------------------------- way in
+
+    def _route(self, http: web.BaseRequest, turn: Turn) -> Route:
+        raw_path, raw_query = http.raw_path, ""
+        if raw_path not in self._router.fixed:
+            url = http.rel_url
+            raw_path, raw_query = url.raw_path, url.raw_query_string
+        if self._tokens is not None and not raw_path.startswith(OPEN_PREFIX):
+            self._tokens.check(http.headers.getall("Authorization", []))
+        route, turn.incoming.value = self._router.find(http.method, raw_path)
+        turn.count = route.count
+        if raw_query:
+            turn.incoming.query = parse_query(raw_query, route.endpoint.query)
+        return route
+
+    async def _read(self, http: web.BaseRequest, endpoint: Endpoint[Any], incoming: Incoming[Any]) -> bytes:
+        """The body."""
+        if not endpoint.always:
+            self._admit()
+        length = http.content_length
+        if length is not None and length > self.settings.body_max_bytes:
+            raise self._too_large()
+        if "Expect" in http.headers:
+            await _expect(http)
+        return await self._body(http, incoming.deadline)
 
     def _admit(self) -> None:
         if self.in_progress > self.settings.requests_max:
@@ -235,16 +301,6 @@ class Gateway:
     def _too_large(self) -> Problem:
         detail = f"a request body has at most {self.settings.body_max_bytes} bytes"
         return Problem(REQUEST_TOO_LARGE, detail, closes=True)
-
-    # ------------------------------------------------------------------------------------------------------ way out
-
-    def _problem(self, http: web.BaseRequest, incoming: Incoming[Any], error: Exception) -> Problem:
-        if isinstance(error, ConnectionError) and http.transport is None:
-            raise error  # the client hung up while sending: there is nobody to answer
-        problem = problem_of(error, refusals=self._refusals, keyed=incoming.key is not None)
-        if problem.type.status == 500:
-            _log.error("http.internal_error", method=http.method, path=http.path, error=repr(error), exc_info=error)
-        return problem
 
 
 async def _expect(http: web.BaseRequest) -> None:

@@ -49,7 +49,12 @@ class Response:
     __slots__ = ("_body", "_content_type", "_headers", "_status", "keep_alive")
 
     def __init__(
-        self, body: bytes, *, status: int = 200, content_type: str, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        body: bytes | tuple[bytes, ...],
+        *,
+        status: int = 200,
+        content_type: str,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self._body = body
         self._status = status
@@ -61,20 +66,26 @@ class Response:
     def force_close(self) -> None:
         self.keep_alive = False
 
+    def encode(self, *, minor: int = 1, head_only: bool = False) -> bytes:
+        """All of it, for HTTP/1.``minor``; unless ``keep_alive`` is false, the connection stays open."""
+        body = self._body
+        parts = (body,) if isinstance(body, bytes) else body
+        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {sum(map(len, parts))}\r\n"
+        for name, value in self._headers:
+            head += f"{name}: {value}\r\n"
+        if self.keep_alive is False:
+            head += "Connection: close\r\n"
+        elif minor == 0:
+            head += "Connection: keep-alive\r\n"
+        encoded_head = f"{head}\r\n".encode("latin-1")
+        return encoded_head if head_only else b"".join((encoded_head, *parts))
+
     async def prepare(self, http: web.BaseRequest) -> None:
         """Sends everything."""
         wanted = http.keep_alive
         if self.keep_alive is None:
             self.keep_alive = wanted
-        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {len(self._body)}\r\n"
-        for name, value in self._headers:
-            head += f"{name}: {value}\r\n"
-        if not self.keep_alive:
-            head += "Connection: close\r\n"
-        elif http.version.minor == 0:
-            head += "Connection: keep-alive\r\n"
-        body = b"" if http.method == "HEAD" else self._body
-        await http.writer.write(f"{head}\r\n".encode("latin-1") + body)
+        await http.writer.write(self.encode(minor=http.version.minor, head_only=http.method == "HEAD"))
 
     async def write_eof(self) -> None:
         """Nothing is left to send."""

@@ -29,3 +29,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_grace_s: float = 0.2
     """When stopping: how long idle connections stay open, each request on them being answered with
     ``Connection: close``, so that clients learn of it by an answer rather than by a broken connection."""
+    streams_max: int = 200
+    """Streams of events that are open at once; beyond that they get ``overloaded``. Each costs a connection and up to
+    some 20 KiB, and what its source keeps for it; each change is encoded once for each of those that want it."""
+    stream_heartbeat_s: float = 15.0
+    """How often a stream without events sends a comment. Longer than the idle timeout of a proxy between: it cuts the
+    connection. A client that has gone without a word is noticed by it."""
+    stream_stalled_s: float = 30.0
+    """How long a client of a stream may take nothing of what is sent, until it is cut off."""

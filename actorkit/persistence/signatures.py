@@ -17,7 +17,7 @@ from functools import cache, partial
 from hashlib import blake2b
 from itertools import product
 from math import prod
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -183,9 +183,11 @@ def _is_value(declared: Any) -> bool:
 
 def _is_value_within(declared: Any, asked: set[Any]) -> bool:
     """``asked``: the classes that are being looked at, since one may contain itself."""
+    origin, arguments = get_origin(declared), get_args(declared)
+    if origin is Annotated:
+        return _is_value_within(arguments[0], asked)
     if declared in _IMMUTABLE or declared in asked:
         return True
-    origin, arguments = get_origin(declared), get_args(declared)
     if origin in (Union, types.UnionType, tuple, frozenset):
         return all(argument is Ellipsis or _is_value_within(argument, asked) for argument in arguments)
     if not isinstance(declared, type):

@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from actorkit.errors import DeclarationError
@@ -264,6 +264,7 @@ class Indexes(Generic[V]):
         self._ranges = ranges
         self._by_field: Mapping[str, _Index] = {**values, **ranges}
         self._indexes: tuple[_Index, ...] = (*values.values(), *ranges.values())
+        self._fields_of: Callable[[Any], Any] = attrgetter(*self._by_field) if self._by_field else id
         self._windows = [_ByWindow(ranges[start], ranges[end]) for start, end in declared.windows]
 
     def put(self, key: str, before: V | None, after: V | None) -> None:
@@ -272,10 +273,18 @@ class Indexes(Generic[V]):
             self._order.add(key)
         elif after is None:
             self._order.discard(key)
-        for index in self._indexes:
-            index.put(key, before, after)
-        for window in self._windows:
-            window.refresh(key)
+        if self._indexes and not self._indexed_alike(before, after):
+            for index in self._indexes:
+                index.put(key, before, after)
+            for window in self._windows:
+                window.refresh(key)
+
+    def _indexed_alike(self, before: V | None, after: V | None) -> bool:
+        """Whether no field with an index has changed: of most changes that is so, and this is quick to find out."""
+        try:
+            return bool(self._fields_of(before) == self._fields_of(after))
+        except AttributeError:
+            return False
 
     def find(
         self,

@@ -54,6 +54,8 @@ class LwwMap(Generic[V]):
         self._waiting_max = waiting_max
         self.entries: Mapping[str, Entry[V]] = MappingProxyType(self._entries)
         """What is there now; always current, not to be kept across changes while iterating."""
+        self.revision = 0
+        """Grows with each change."""
         self._indexes: Indexes[V] = Indexes(self._entries, indexed)
         self._watchers: tuple[Callable[[str], None], ...] = ()
         self._log: ChangeLog | None = None
@@ -82,6 +84,7 @@ class LwwMap(Generic[V]):
             self._set(key, None)
 
     def _set(self, key: str, entry: Entry[V] | None) -> None:
+        self.revision += 1
         before = self._entries.get(key)
         if entry is not None:
             self._entries[key] = entry

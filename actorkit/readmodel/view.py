@@ -36,6 +36,11 @@ class View(Generic[V]):
         """All of it: a live, read-only mapping. Do not await while iterating over it."""
         return self._values.entries
 
+    @property
+    def revision(self) -> int:
+        """Grows with each change: what was found is what would be found now for as long as it stays the same."""
+        return self._values.revision
+
     def scan(self, predicate: Callable[[V], object], *, limit: int | None = None) -> Found[V]:
         """The first entries, in the order of their ids, for whose value the predicate holds; looks at all of them."""
         return self._values.find({}, where=predicate, limit=limit)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from examples.capacity_service.problems import REFUSALS
 from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
 from examples.capacity_service.times import from_us, parse_time, to_us
 from examples.capacity_service.tokens import TokenError, decode_token, encode_token
+from examples.capacity_service.views import RecentAnswers
 
 __all__ = ["VERSION_MAX", "CapacityApi"]
 
@@ -44,6 +45,7 @@ class CapacityApi:
         """``behind`` says why the read model may not show everything, if so."""
         self._system = system
         self._behind = behind
+        self._answers = RecentAnswers()
 
     @cached_property
     def _view(self) -> View[PoolView]:
@@ -102,21 +104,28 @@ class CapacityApi:
 
     # ------------------------------------------------------------------------------------------------------- reads
 
-    async def availability(self, incoming: Incoming[AvailabilityRequest]) -> Answer:
+    def availability(self, incoming: Incoming[AvailabilityRequest]) -> Answer | Awaitable[Answer]:
         reason = self._behind()
         if reason is not None:
             raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
         token = incoming.header(TOKEN_HEADER)
-        if token is not None:
-            await self._read_your_writes(token, incoming)
-        body = incoming.body
-        wanted = body.filter()
+        return self._available(incoming.body) if token is None else self._available_after(token, incoming)
+
+    async def _available_after(self, token: str, incoming: Incoming[AvailabilityRequest]) -> Answer:
+        await self._read_your_writes(token, incoming)
+        return self._available(incoming.body)
+
+    def _available(self, body: AvailabilityRequest) -> Answer:
         # What this node owns it publishes before it answers; what others have written may be older than it seems.
         as_of = AsOf(from_us(time.time_ns() // 1000), math.ceil(self._system.read_model_age_s * 1000))
-        entries, truncated = self._view.find(ids=wanted.pool_ids, limit=body.limit, **wanted.question())
-        pools = b",".join(self._encoded.of(entries))
-        end = b"true" if truncated else b"false"
-        return Answer(b'{"pools":[%b],"truncated":%b,"as_of":%b}' % (pools, end, _encode(as_of)))
+        wanted = body.filter()
+        pools = self._answers.get(self._view.revision, wanted, body.limit)
+        if pools is None:
+            entries, truncated = self._view.find(ids=wanted.pool_ids, limit=body.limit, **wanted.question())
+            end = b"true" if truncated else b"false"
+            pools = b'{"pools":[%b],"truncated":%b,"as_of":' % (b",".join(self._encoded.of(entries)), end)
+            self._answers.keep(wanted, body.limit, pools)
+        return Answer((pools, _encode(as_of), b"}"))
 
     async def _read_your_writes(self, text: str, incoming: Incoming[AvailabilityRequest]) -> None:
         try:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from actorkit.readmodel import after, before
 from examples.capacity_service.answers import PoolView
 
-__all__ = ["Filter"]
+__all__ = ["Filter", "RecentAnswers"]
+
+_KEPT_MAX_BYTES: Final = 16 << 20
+_KEY_MAX_BYTES: Final = 1 << 14
+"""What a question takes besides its answer, where it does not name pools."""
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -43,3 +47,31 @@ class Filter(Struct, frozen=True, kw_only=True):
         if labels:
             return lambda pool: pool.remaining >= least and all(pool.labels.get(name) == text for name, text in labels)
         return (lambda pool: pool.remaining >= least) if least else None
+
+
+class RecentAnswers:
+    """The encoded pools of what was asked since the view has changed last: most ask the same, again and again.
+
+    Bounded by bytes; where there is no room, or pools are asked for by their ids, an answer is not kept.
+    """
+
+    def __init__(self, *, kept_max_bytes: int = _KEPT_MAX_BYTES) -> None:
+        self._kept_max_bytes = kept_max_bytes
+        self._kept: dict[tuple[Filter, int], bytes] = {}
+        self._bytes = 0
+        self._revision = -1
+
+    def get(self, revision: int, wanted: Filter, limit: int) -> bytes | None:
+        """What was kept at this revision of the view."""
+        if revision != self._revision:
+            self._revision = revision
+            self._kept.clear()
+            self._bytes = 0
+        return self._kept.get((wanted, limit))
+
+    def keep(self, wanted: Filter, limit: int, pools: bytes) -> None:
+        """Keeps an answer to what ``get`` has just been asked for."""
+        size = len(pools) + _KEY_MAX_BYTES
+        if wanted.pool_ids is None and self._bytes + size <= self._kept_max_bytes:
+            self._kept[wanted, limit] = pools
+            self._bytes += size

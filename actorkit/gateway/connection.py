@@ -1,0 +1,213 @@
+"""One connection: aiohttp's protocol, with problems for what is not even HTTP, and a short cut for most requests.
+
+aiohttp wakes a task for each request, makes a request and a writer, and runs the handler in a second task. That costs
+more than all that the gateway does. So a request that has arrived entirely while the connection is idle, for a fixed
+path and with nothing unusual about it, is answered without them: at once where its handler answers at once, else by one
+task. Whatever is not so (bodies in pieces, pipelined requests, HTTP/1.0, ``Expect``, streams, what is malformed, a
+client that does not read) goes aiohttp's way, and so does everything where aiohttp's inside is not as it is known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from actorkit.gateway.event_stream import EventStream
+from actorkit.gateway.handlers import Answer, Gateway, Turn
+from actorkit.gateway.problems import INTERNAL_ERROR, INVALID_REQUEST, Problem
+from actorkit.gateway.responses import Response, problem_response
+
+__all__ = ["Connection"]
+
+_log = structlog.get_logger("actorkit.gateway")
+
+_INSIDE: Final = (
+    *("_parser", "_messages", "_waiter", "_paused", "_reading_paused", "_keepalive_timeout"),
+    *("_next_keepalive_close_time", "_request_in_progress", "_handler_waiter"),
+    *("_pause_transport_reading", "_resume_transport_reading"),
+)
+"""What the short cut needs to know of aiohttp's protocol."""
+_KNOWN_INSIDE: Final = all(hasattr(web.RequestHandler, name) for name in _INSIDE)
+_NOTHING: Final[tuple[tuple[()], bool, bytes]] = ((), False, b"")
+
+
+class Connection(web.RequestHandler):
+    """A client's connection."""
+
+    __slots__ = ("_gateway", "_held", "_lost", "_task", "short_cuts")
+
+    def __init__(self, manager: web.Server, gateway: Gateway, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._gateway = gateway
+        self._task: asyncio.Task[None] | None = None
+        """Answers the request that has taken the short cut and has to wait."""
+        self._held = b""
+        """What has arrived meanwhile: one piece, since nothing is read after that."""
+        self._lost: Callable[[], None] | None = None
+        self.short_cuts = 0
+        """Requests that took it."""
+        if _KNOWN_INSIDE and hasattr(self._parser, "message_consumed"):
+            self._parser = cast("Any", _Parser(self, self._parser))
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Calls it when the client has gone."""
+        self._lost = callback
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost()
+
+    # -------------------------------------------------------------------------------------------------- the short cut
+
+    def hold(self, data: bytes) -> bool:
+        """Keeps what has arrived while a request is being answered, if one is."""
+        if self._task is None:
+            return False
+        if data:
+            self._held += data
+            self._pause_transport_reading()
+        return True
+
+    def answer(self, message: Any, payload: Any) -> bool:
+        """Answers a request, or sees to it. Returns whether it takes the short cut."""
+        waiter, transport = self._waiter, self.transport
+        if waiter is None or waiter.done() or self._messages or transport is None:
+            return False
+        if self._paused or self._reading_paused:
+            return False
+        body = _body(payload)
+        if body is None:
+            return False
+        if message.should_close or message.upgrade:
+            return False
+        headers = message.headers
+        if message.version != (1, 1) or "Expect" in headers:
+            return False
+        gateway = self._gateway
+        route = gateway.quick_route(message.method, message.path)
+        if route is None:
+            return False
+        self.short_cuts += 1
+        turn = Turn(gateway, message.method, message.path, headers)
+        gateway.in_progress += 1
+        try:
+            handled = gateway.handle_quickly(route, turn, body)
+            if not isinstance(handled, Answer):
+                self._request_in_progress = True
+                self._task = self._loop.create_task(self._finish(turn, handled))
+                return True
+            response = turn.answered(handled)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+            response = turn.failed(error)
+        gateway.in_progress -= 1
+        self._send(response)
+        return True
+
+    async def _finish(self, turn: Turn, handled: Awaitable[Answer | EventStream]) -> None:
+        try:
+            try:
+                response = turn.answered(await handled)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
+                response = turn.failed(error)
+            self._send(response)
+        finally:
+            self._gateway.in_progress -= 1
+            self._task = None
+            # As aiohttp does: whoever shuts down waits for requests that are in progress.
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self._resume_transport_reading()
+            self.data_received(held)
+
+    def _send(self, response: Response | EventStream) -> None:
+        assert isinstance(response, Response)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._gateway.draining:
+            response.force_close()
+        transport.write(response.encode())
+        if response.keep_alive is False:
+            transport.close()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    # ---------------------------------------------------------------------------------------------------- not even HTTP
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has been begun already")
+        if self.transport is None:
+            raise ConnectionError("the client has hung up") from exc
+        if status >= 500:
+            _log.error("http.connection_failed", error=repr(exc), exc_info=exc)
+            problem = Problem(INTERNAL_ERROR, "the request ran into a defect of the service")
+        else:
+            # Not worth a line each: whoever scans ports would fill the disk.
+            _log.debug("http.malformed", peer=str(request.remote), error=repr(exc))
+            problem = Problem(INVALID_REQUEST, self._why_malformed(exc))
+        response = problem_response(problem)
+        response.force_close()
+        return response.for_aiohttp()
+
+    def _why_malformed(self, error: BaseException | None) -> str:
+        if isinstance(error, LineTooLong):
+            return (
+                f"the request target (its URL) has at most {self.max_line_size} bytes, and the name and the value of "
+                f"a header at most {self.max_field_size} each"
+            )
+        if isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers"):
+            return f"a request has at most {self.max_headers} headers"
+        return "this is not a well-formed HTTP request"
+
+
+def _body(payload: Any) -> bytes | None:
+    """A body that has arrived entirely. (The payload's own methods to read also see to the flow of what is to come.)"""
+    if payload is EMPTY_PAYLOAD:
+        return b""
+    if not payload.is_eof() or payload.exception() is not None:
+        return None
+    pieces = getattr(payload, "_buffer", None)
+    return None if pieces is None else b"".join(pieces)
+
+
+class _Parser:
+    """Stands before aiohttp's parser, and keeps to itself what takes the short cut."""
+
+    __slots__ = ("_connection", "_consumed", "_feed", "_parser")
+
+    def __init__(self, connection: Connection, parser: Any) -> None:
+        self._connection = connection
+        self._parser = parser
+        self._feed = parser.feed_data
+        self._consumed = parser.message_consumed
+
+    def feed_data(self, data: bytes) -> Any:
+        """As the parser does it: messages, whether the connection is upgraded, and what is left then."""
+        connection = self._connection
+        if connection.hold(data):
+            return _NOTHING
+        parsed = self._feed(data)
+        messages = parsed[0]
+        if len(messages) == 1 and not parsed[1] and connection.answer(*messages[0]):
+            self._consumed()
+            return _NOTHING
+        return parsed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
