@@ -22,7 +22,10 @@ from rich.table import Table
 
 from bench.measure import RESULTS, run_benchmark
 
-BENCHMARKS = ("ask", "durable_commands", "latency", "recovery", "http_reserve", "availability", "remote_ask")
+BENCHMARKS = (
+    *("ask", "durable_commands", "latency", "recovery", "http_reserve"),
+    *("availability", "remote_ask", "remote_region"),
+)
 
 
 def _reached(line: dict[str, Any]) -> bool:

@@ -35,6 +35,10 @@ class Counter(PersistentActor[CounterState, Reserved]):
     async def reserve_async(self, units: int) -> str:
         return self.reserve_now(units)
 
+    @query
+    def free(self) -> int:
+        return self.state.free
+
     def reserve_now(self, units: int) -> str:
         """What both do."""
         reservation = self.context.new_id()

@@ -36,7 +36,8 @@ ARGUMENTS = b"x" * 40
 AskOne = Callable[[int], Awaitable[Any]]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -118,7 +119,8 @@ async def _mean_us(ask: AskOne) -> float:
     return (time.perf_counter() - begin_s) / ONE_BY_ONE * 1e6
 
 
-async def _connected(url: str, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+async def websocket_to(url: str, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+    """A WebSocket to a process that may still have to start."""
     for _ in range(600):
         try:
             return await session.ws_connect(url, compress=0, max_msg_size=MAX_BYTES)
@@ -129,9 +131,9 @@ async def _connected(url: str, session: aiohttp.ClientSession) -> aiohttp.Client
 
 async def _measure(remoting_port: int, bare_port: int) -> list[dict[str, Any]]:
     async with aiohttp.ClientSession() as session:
-        batches = FloorAsker(await _connected(f"http://127.0.0.1:{bare_port}/batches", session))
-        echoes = await _connected(f"http://127.0.0.1:{bare_port}/echoes", session)
-        remoting = remoting_of("client", _free_port())
+        batches = FloorAsker(await websocket_to(f"http://127.0.0.1:{bare_port}/batches", session))
+        echoes = await websocket_to(f"http://127.0.0.1:{bare_port}/echoes", session)
+        remoting = remoting_of("client", free_port())
         asker = Asker(remoting, f"127.0.0.1:{remoting_port}")
         connected = asyncio.Event()
         remoting.subscribe(lambda event: connected.set() if isinstance(event, Connected) else None)
@@ -154,6 +156,6 @@ async def _measure(remoting_port: int, bare_port: int) -> list[dict[str, Any]]:
 
 def run() -> list[dict[str, Any]]:
     """Both lines."""
-    ports = _free_port(), _free_port()
+    ports = free_port(), free_port()
     with _other_process(*ports):
         return actorkit.run(_measure(*ports))

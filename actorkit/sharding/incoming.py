@@ -42,6 +42,7 @@ class Incoming:
     ) -> None:
         """``answer`` says who owns a shard, as far as is known here; ``send`` and ``disconnect`` are remoting's."""
         self._region = region
+        self._slots = region.memory.slots
         self._shards = shards
         self._answer = answer
         self._send = send
@@ -60,7 +61,10 @@ class Incoming:
         try:
             handler = self._region.handler(message.entity_type, message.handler)
             args = handler.signature.decode(message.arguments)
-            if message.shard != shard_of(str(pid), self._shards):
+            slot = self._slots.get(pid)
+            # Hashing takes long, and an entity that is in memory knows its shard.
+            shard = shard_of(str(pid), self._shards) if slot is None else slot.shard.shard
+            if message.shard != shard:
                 raise ConfigurationError(f"{pid} is not in shard {message.shard}: the number of shards differs")
         except (ConfigurationError, msgspec.MsgspecError, ValueError, TypeError) as error:
             refusal = Unavailable(str(pid), f"it cannot be taken by the node that owns it: {error}")
@@ -72,7 +76,10 @@ class Incoming:
         if not self._region.admits(call, message.shard, message.tenure):
             call.hand_back(call)
             return
-        self._taken.setdefault(sender, {})[message.number] = call
+        taken = self._taken.get(sender)
+        if taken is None:
+            taken = self._taken[sender] = {}
+        taken[message.number] = call
         call.future.add_done_callback(_Answering(self, sender, message.number, call))
         self._region.enter(call)
 

@@ -66,7 +66,9 @@ class Locator:
 
     @property
     def wake_s(self) -> float | None:
-        return min((location.next_s for location in self._searched.values()), default=None)
+        if not self._searched:
+            return None
+        return min(location.next_s for location in self._searched.values())
 
     def questions(self) -> list[tuple[str, tuple[int, ...]]]:
         """What is to be asked now, and of whom."""

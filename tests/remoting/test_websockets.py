@@ -60,7 +60,9 @@ async def test_simultaneous_connections_of_many_nodes_leave_one_for_each_pair() 
 
 
 async def test_nobody_there_is_told_and_sending_is_refused_until_the_next_attempt() -> None:
-    a, b = SocketNode("a", settings=QUICK), SocketNode("b")
+    # So long that a busy machine does not let the wait pass before anybody looks.
+    patient = RemotingSettings(heartbeat_s=0.05, backoff_min_s=2.0, backoff_max_s=2.0)
+    a, b = SocketNode("a", settings=patient), SocketNode("b")
     async with started(a):
         async with started(b):
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ class _Region:
     def __init__(self, *, admitting: bool) -> None:
         self.admitting = admitting
         self.entered: list[EntityCall] = []
+        self.slots: dict[PersistenceId, Any] = {}
+        self.memory = self
 
     def handler(self, entity_type: str, name: str) -> Handler:
         return HANDLERS[name]
@@ -77,6 +80,19 @@ async def test_a_reply_that_remoting_does_not_take_ends_the_connection() -> None
     wire.region.entered[0].reply(1)
     await asyncio.sleep(0)
     assert wire.disconnected == ["x"]
+
+
+async def test_a_call_for_a_shard_that_is_not_its_entitys_is_refused_whether_it_is_in_memory_or_not() -> None:
+    wrong = msgspec.structs.replace(CALL, shard=(SHARD + 1) % SHARDS)
+    wire = _Wire()
+    for _ in range(2):
+        wire.incoming.call("x", wrong)
+        wire.incoming.call("x", CALL)
+        wire.region.slots[PID] = SimpleNamespace(shard=SimpleNamespace(shard=SHARD))
+    assert len(wire.region.entered) == 2
+    replies = [message for message in wire.sent if isinstance(message, RemoteReply)]
+    assert [reply.failure is not None and reply.failure.kind for reply in replies] == ["unavailable"] * 2
+    assert all("the number of shards differs" in str(reply.failure) for reply in replies)
 
 
 async def test_a_return_that_remoting_does_not_take_ends_the_connection() -> None:
