@@ -121,7 +121,7 @@ class EventStream:
             async with asyncio.timeout(self._settings.stream_heartbeat_s) as self._waiting:
                 return await self._produce()
         except TimeoutError:
-            return _HEARTBEAT
+            return b"" if self._ended else _HEARTBEAT
         finally:
             self._waiting = None
 

@@ -14,15 +14,23 @@ import msgspec
 
 from actorkit import ActorSystem
 from actorkit.errors import Rejected, VersionNotReached
+from actorkit.gateway.event_stream import EventStream, EventStreams, event
 from actorkit.gateway.handlers import Answer, Endpoint, Incoming
 from actorkit.gateway.problems import INVALID_REQUEST, READ_MODEL_BEHIND, UNAVAILABLE, Problem, problem_of
-from actorkit.readmodel import Derived, View
+from actorkit.readmodel import Change, Changes, Derived, View
 from examples.capacity_service.answers import AsOf, PoolDescription, PoolView
 from examples.capacity_service.domain import PoolNotFound
 from examples.capacity_service.entity import Pool, describe
 from examples.capacity_service.ids import ID_WORDS, RESERVATION_WORDS, is_id, split_full_id
 from examples.capacity_service.problems import REFUSALS
-from examples.capacity_service.requests import AvailabilityRequest, PoolRequest, ReleaseRequest, ReserveRequest
+from examples.capacity_service.requests import (
+    CHANGES_QUERY,
+    AvailabilityRequest,
+    PoolRequest,
+    ReleaseRequest,
+    ReserveRequest,
+    parse_changes_query,
+)
 from examples.capacity_service.times import from_us, parse_time, to_us
 from examples.capacity_service.tokens import TokenError, decode_token, encode_token
 from examples.capacity_service.views import RecentAnswers
@@ -33,6 +41,8 @@ TOKEN_HEADER: Final = "X-Consistency-Token"  # noqa: S105 - a name
 READ_YOUR_WRITES_MAX_S: Final = 2.0
 
 VERSION_MAX: Final = 10**18 - 1
+_EVENTS_AT_ONCE: Final = 100
+"""A slow client is sent so many, and then the newest of what has changed meanwhile."""
 
 _is_version: Final = re.compile(r"0|[1-9][0-9]*").fullmatch
 _encode: Final = msgspec.json.Encoder().encode
@@ -41,9 +51,10 @@ _encode: Final = msgspec.json.Encoder().encode
 class CapacityApi:
     """The ``/rpc`` calls, on one actor system."""
 
-    def __init__(self, system: ActorSystem, *, behind: Callable[[], str | None]) -> None:
+    def __init__(self, system: ActorSystem, *, behind: Callable[[], str | None], streams: EventStreams) -> None:
         """``behind`` says why the read model may not show everything, if so."""
         self._system = system
+        self._streams = streams
         self._behind = behind
         self._answers = RecentAnswers()
 
@@ -62,6 +73,7 @@ class CapacityApi:
             Endpoint("POST", "/rpc/reserve", self.reserve, body=ReserveRequest, keyed=True),
             Endpoint("POST", "/rpc/release", self.release, body=ReleaseRequest, keyed=True),
             Endpoint("POST", "/rpc/availability", self.availability, body=AvailabilityRequest),
+            Endpoint("GET", "/rpc/availability/changes", self.changes, query=CHANGES_QUERY, streams=True),
             Endpoint("GET", "/rpc/pools/{pool_id}", self.pool, query=("at_version", "at_time")),
             Endpoint("GET", "/rpc/reservations/{reservation_id}", self.reservation),
         )
@@ -127,6 +139,27 @@ class CapacityApi:
             self._answers.keep(wanted, body.limit, pools)
         return Answer((pools, _encode(as_of), b"}"))
 
+    async def changes(self, incoming: Incoming[None]) -> EventStream:
+        """Availability as a stream: what there is, ``current``, and then what changes; or what has changed since."""
+        reason = self._behind()
+        if reason is not None:
+            raise Problem(UNAVAILABLE, f"this node cannot serve: {reason}")
+        try:
+            wanted = parse_changes_query(incoming.query).filter()
+        except ValueError as error:
+            raise Problem(INVALID_REQUEST, f"the query is not as it must be: {error}") from None
+        self._streams.admit()
+        position = self._position(incoming.header("Last-Event-ID"))
+        changes = self._view.changes(present=True, after=position, **wanted.question(ids_too=True))
+        return self._streams.open(_Events(changes, self._encoded, str(self._system.node)).next, changes.close)
+
+    def _position(self, last_event_id: str | None) -> int | None:
+        """Where a stream of this very process was when its client lost it; ``None``: it begins anew."""
+        node, _, position = (last_event_id or "").rpartition("/")
+        if node != str(self._system.node) or _is_version(position) is None or len(position) > len(str(VERSION_MAX)):
+            return None
+        return int(position)
+
     async def _read_your_writes(self, text: str, incoming: Incoming[AvailabilityRequest]) -> None:
         try:
             token = decode_token(text)
@@ -170,6 +203,45 @@ class CapacityApi:
         pool_id, part = parts
         answer = await self._system.get(Pool, pool_id).reservation.options(deadline_s=incoming.remaining_s())(part)
         return Answer(_encode(answer))
+
+
+class _Events:
+    """Changes of a view, as events for a client."""
+
+    def __init__(self, changes: Changes[PoolView], encoded: Derived[PoolView, bytes], node: str) -> None:
+        self._changes = changes
+        self._encoded = encoded
+        self._node = node
+        self._began = False
+        self._current = changes.resumed
+
+    async def next(self) -> bytes:
+        """Some events at once; empty when there will be no more. May be cancelled, and called again."""
+        changes = self._changes
+        if not self._began:
+            self._began = True
+            return event("begin", b'{"resumed":%b}' % (b"true" if changes.resumed else b"false"))
+        if not self._current:
+            if changes.position is None and (present := changes.ready(_EVENTS_AT_ONCE)):
+                return self._encode(present)
+            self._current = True
+            return event("current", b"{}", id=self._id())
+        return self._encode(await changes.batch(_EVENTS_AT_ONCE))
+
+    def _encode(self, changes: list[Change[PoolView]]) -> bytes:
+        events = [
+            event("gone", _encode({"pool_id": change.id}))
+            if change.entry is None
+            else event("pool", self._encoded.of({change.id: change.entry})[0])
+            for change in changes
+        ]
+        # Whoever goes on after an event must have had all before it: those of one batch have no order to go on in.
+        if events and self._current and self._changes.position is not None:
+            events[-1] = b"id: %b\n%b" % (self._id().encode(), events[-1])
+        return b"".join(events)
+
+    def _id(self) -> str:
+        return f"{self._node}/{self._changes.position}"
 
 
 def _key(call: str, incoming: Incoming[Any]) -> str | None:

@@ -69,7 +69,10 @@ class Node:
             tokens=access.anybody,
             settings=GatewaySettings(request_deadline_s=settings.request_deadline_s),
         )
-        gateway.add(*health_endpoints(self.not_ready), *CapacityApi(system, behind=self.behind).endpoints())
+        gateway.add(
+            *health_endpoints(self.not_ready),
+            *CapacityApi(system, behind=self.behind, streams=gateway.streams).endpoints(),
+        )
         leave = self.leave_requested.set
         openapi = document_json(secured=access.clients is not None, drainable=access.operators is not None)
         gateway.add(*operation_endpoints(system, gateway, access=access, leave=leave, openapi=openapi))

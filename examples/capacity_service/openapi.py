@@ -141,6 +141,8 @@ def _rpc() -> list[Operation]:
             )
             | _body(AvailabilityRequest),
         ),
+        # GET /rpc/availability/changes is not described: its answer has no end, and who calls all that is described
+        # here, as contract tests do, waits for the end of each answer.
         (
             "/rpc/pools/{pool_id}",
             "get",

@@ -6,9 +6,11 @@ and that removes them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from examples.capacity_service.domain import PoolChange
@@ -16,7 +18,14 @@ from examples.capacity_service.ids import ID_PATTERN, ID_WORDS, RESERVATION_PATT
 from examples.capacity_service.times import TIME_PATTERN, TIME_WORDS, parse_time
 from examples.capacity_service.views import Filter
 
-__all__ = ["AvailabilityRequest", "PoolRequest", "ReleaseRequest", "ReserveRequest"]
+__all__ = [
+    "CHANGES_QUERY",
+    "AvailabilityRequest",
+    "PoolRequest",
+    "ReleaseRequest",
+    "ReserveRequest",
+    "parse_changes_query",
+]
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=128, description=ID_WORDS)]
 ReservationId = Annotated[
@@ -115,6 +124,27 @@ class AvailabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
             labels=() if self.labels is UNSET else tuple(self.labels.items()),
             min_remaining=self.min_remaining,
         )
+
+
+CHANGES_QUERY: Final = ("pool_ids", "region", "starts_before", "ends_after", "labels", "min_remaining")
+"""The query parameters by which changes may be filtered: members of ``AvailabilityRequest`` that say which pools."""
+
+_labels: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def parse_changes_query(query: Mapping[str, str]) -> AvailabilityRequest:
+    """``pool_ids`` are separated by commas, ``labels`` are a JSON object. Raises ``ValueError``, which says why."""
+    members: dict[str, object] = dict(query)
+    if "pool_ids" in query:
+        members["pool_ids"] = query["pool_ids"].split(",")
+    try:
+        if "labels" in query:
+            members["labels"] = _labels(query["labels"])
+        if "min_remaining" in query:
+            members["min_remaining"] = msgspec.convert(query["min_remaining"], int, strict=False)
+        return msgspec.convert(members, AvailabilityRequest)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _time(text: str | UnsetType | None) -> datetime | UnsetType | None:

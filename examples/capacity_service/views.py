@@ -31,9 +31,9 @@ class Filter(Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
     min_remaining: int = 0
 
-    def question(self) -> dict[str, Any]:
-        """The same as arguments of ``View.find`` and ``View.changes``; there are no ``pool_ids`` among them."""
-        question: dict[str, Any] = {"where": self._predicate()}
+    def question(self, *, ids_too: bool = False) -> dict[str, Any]:
+        """The same as arguments of ``View.find`` and ``View.changes``, with or without the ``pool_ids``."""
+        question: dict[str, Any] = {"where": self._predicate(self.pool_ids if ids_too else None)}
         if self.region is not None:
             question["region"] = self.region
         if self.starts_before is not None:
@@ -42,10 +42,14 @@ class Filter(Struct, frozen=True, kw_only=True):
             question["ends_at"] = after(self.ends_after)
         return question
 
-    def _predicate(self) -> Callable[[PoolView], bool] | None:
+    def _predicate(self, ids: frozenset[str] | None) -> Callable[[PoolView], bool] | None:
         labels, least = self.labels, self.min_remaining
-        if labels:
-            return lambda pool: pool.remaining >= least and all(pool.labels.get(name) == text for name, text in labels)
+        if labels or ids is not None:
+            return lambda pool: (
+                pool.remaining >= least
+                and (ids is None or pool.pool_id in ids)
+                and all(pool.labels.get(name) == text for name, text in labels)
+            )
         return (lambda pool: pool.remaining >= least) if least else None
 
 

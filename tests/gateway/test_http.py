@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import pytest
@@ -126,7 +126,7 @@ class Service:
         client.send(raw)
         return await client.reply()
 
-    async def __aenter__(self) -> Service:
+    async def __aenter__(self) -> Self:
         await self.server.start()
         return self
 
