@@ -167,7 +167,7 @@ class MemoryJournal:
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         self._check_open()
         found = self._streams.get(stream)
-        return found.events[after : after + limit] if found is not None else []
+        return found.events[max(after, 0) : max(after, 0) + max(limit, 0)] if found is not None else []
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
         page = await self.read_stream(stream, after=after, limit=limit)
@@ -176,7 +176,7 @@ class MemoryJournal:
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         self._check_open()
-        return self._shards[shard].log[after : after + limit]
+        return self._shards[shard].log[max(after, 0) : max(after, 0) + max(limit, 0)]
 
     async def find_key(self, stream: str, key: str, *, since_us: int) -> Recorded | None:
         self._check_open()

@@ -209,7 +209,10 @@ class Journal(Protocol):
         ...
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
-        """The stream's events with a sequence greater than ``after``, ascending, at most ``limit``."""
+        """The stream's events with a sequence greater than ``after``, ascending, at most ``limit``.
+
+        Sequences begin at 1: 0 and everything below it means from the beginning. A limit of 0 or less gives nothing.
+        """
         ...
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
@@ -220,7 +223,10 @@ class Journal(Protocol):
         ...
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
-        """The shard's records (outcomes too) with a position greater than ``after``, ascending, at most ``limit``."""
+        """The shard's records (outcomes too) with a position greater than ``after``, ascending, at most ``limit``.
+
+        ``after`` and ``limit`` as for ``read_stream``; positions begin at 1, too.
+        """
         ...
 
     async def find_key(self, stream: str, key: str, *, since_us: int) -> Recorded | None:

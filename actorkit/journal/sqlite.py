@@ -214,15 +214,15 @@ class SqliteJournal:
         return await writer.run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
-        return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, limit))))
+        return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, max(limit, 0)))))
 
     async def read_events(self, stream: str, *, after: int, limit: int) -> EventPage:
-        rows = await self._read(READ_EVENTS, (stream, after, limit, self._settings.replay_max_bytes))
+        rows = await self._read(READ_EVENTS, (stream, after, max(limit, 0), self._settings.replay_max_bytes))
         return page_of(stream, rows)
 
     async def read_log(self, shard: int, *, after: int, limit: int) -> list[Recorded]:
         start = shard << POSITION_BITS
-        rows = await self._read(_READ_LOG, (start + after, start + POSITION_MASK, limit))
+        rows = await self._read(_READ_LOG, (start + max(after, 0), start + POSITION_MASK, max(limit, 0)))
         return [Recorded(*row) for row in rows]
 
     async def find_key(self, stream: str, key: str, *, since_us: int) -> Recorded | None:

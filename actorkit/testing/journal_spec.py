@@ -249,6 +249,23 @@ class JournalSpec(LeaseSpec):
         assert await store.read_stream("pool/none", after=0, limit=3) == []
         assert await store.read_log(1, after=0, limit=3) == []
 
+    @pytest.mark.parametrize("after", [-1, -7])
+    async def test_reading_after_less_than_nothing_is_from_the_beginning(self, store: Store, after: int) -> None:
+        await store.append([some_append(n, stream="pool/a") for n in range(5)])
+        await store.append([some_append(0, stream="pool/b", shard=1)])
+        assert [r.sequence for r in await store.read_stream("pool/a", after=after, limit=3)] == [1, 2, 3]
+        assert (await store.read_events("pool/a", after=after, limit=3)).sequences == [1, 2, 3]
+        assert [r.position for r in await store.read_log(0, after=after, limit=3)] == [1, 2, 3]
+        assert [r.stream for r in await store.read_log(1, after=after, limit=3)] == ["pool/b"]
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    async def test_reading_at_most_nothing_gives_nothing(self, store: Store, limit: int) -> None:
+        await store.append([some_append(n, stream="pool/a") for n in range(5)])
+        for after in (-1, 0, 2):
+            assert await store.read_stream("pool/a", after=after, limit=limit) == []
+            assert not (await store.read_events("pool/a", after=after, limit=limit)).sequences
+            assert await store.read_log(0, after=after, limit=limit) == []
+
     async def test_reading_for_a_replay_gives_the_same_events(self, store: Store) -> None:
         await store.append([some_append(0, *PAYLOADS), some_append(0, b"other", stream="pool/b")])
         names = ["", "a,b", 'a"b', "a\\", "a\nb", "\x00", "\u00e9\U0001f600", "[", "opened", "opened"]
