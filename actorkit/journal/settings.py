@@ -31,6 +31,9 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     busy_timeout_s: float = 5.0
     """How long one call waits for other processes: first for its turn at the file, then for SQLite's own lock."""
+    gate_max_s: float = 0.25
+    """How long a process waits for the one that is next in line before it goes around it, which may have been stopped.
+    Shorter: less delay by that, for less fairness where turns last long. Well below ``lease_renew_timeout_s``."""
     payload_max_bytes: int = 1 << 20
     """The largest payload, metadata or outcome of one record. Large records hold up everything behind them."""
     jobs_max: int = 1024

@@ -12,7 +12,7 @@ import sqlite3
 
 from actorkit.errors import AppendUncertain, JournalCorrupt, JournalError, JournalFailed, JournalUnavailable
 
-__all__ = ["is_busy", "is_fatal", "read_error", "write_error"]
+__all__ = ["is_busy", "is_fatal", "no_turn", "read_error", "write_error"]
 
 _FATAL = frozenset(
     {
@@ -40,6 +40,14 @@ def is_fatal(error: BaseException) -> bool:
     """Whether nothing that the file says can be trusted from now on."""
     name = _name(error)
     return name in _FATAL or name.startswith("SQLITE_CORRUPT")
+
+
+def no_turn(file: str, within_s: float) -> str:
+    """What is said where another process has had the turn at the file for so long."""
+    return (
+        f"{file}: no turn within {within_s:g} s, nothing was stored; retry. Another process has the lock beside the "
+        "file and keeps it: if it is stopped, let it go on or kill it"
+    )
 
 
 def write_error(error: sqlite3.Error, file: str, *, written: bool) -> JournalError:

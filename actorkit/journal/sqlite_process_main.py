@@ -23,6 +23,7 @@ from actorkit import logs
 from actorkit.errors import ActorkitError, AppendUncertain, JournalUnavailable
 from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_connection import WriterConnection
+from actorkit.journal.sqlite_errors import no_turn
 from actorkit.journal.sqlite_frames import (
     FORMAT,
     HEADER_BYTES,
@@ -77,7 +78,7 @@ class _AppendProcess:
         self._format = hello.format
         self._alarm = _Alarm(hello.settings.busy_timeout_s)
         file = Path(self._file)
-        self._lock = FileLock(file.with_name(f"{file.name}-lock"))
+        self._lock = FileLock(file.with_name(f"{file.name}-lock"), gate_max_s=hello.settings.gate_max_s)
         self._connection = WriterConnection(self._file, hello.settings)
         self._appender: Appender
 
@@ -105,7 +106,7 @@ class _AppendProcess:
                 answer(self._append(batch))
                 self._connection.checkpoint()
         except _NoTurn:
-            text = f"{self._file}: no turn within {self._settings.busy_timeout_s:g} s, nothing was stored; retry"
+            text = no_turn(self._file, self._settings.busy_timeout_s)
             answer(_failed(JournalUnavailable(text)))
 
     def _append(self, batch: bytes) -> Answer:

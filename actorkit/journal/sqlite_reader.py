@@ -54,7 +54,12 @@ class SqliteReader:
     async def open(self) -> None:
         """Raises ``sqlite3.Error``."""
         self._thread.start()
-        await self._opened
+        try:
+            await self._opened
+        except BaseException:
+            # Whoever has given up while it was being opened will not close it.
+            self._orders.put(None)
+            raise
 
     async def read(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         """All rows, as of every commit before this call. Raises ``sqlite3.Error``."""

@@ -20,6 +20,7 @@ import structlog
 from actorkit.errors import ActorkitError, JournalUnavailable
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_connection import WriterConnection
+from actorkit.journal.sqlite_errors import no_turn
 from actorkit.journal.sqlite_lock import FileLock
 
 __all__ = ["SqliteWriter"]
@@ -66,7 +67,7 @@ class SqliteWriter:
         self.connection = WriterConnection(str(file), settings)
         self._file = str(file)
         self._settings = settings
-        self._lock = FileLock(file.with_name(f"{file.name}-lock"))
+        self._lock = FileLock(file.with_name(f"{file.name}-lock"), gate_max_s=settings.gate_max_s)
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name=f"actorkit-journal {file.name}", daemon=True)
 
@@ -118,7 +119,7 @@ class SqliteWriter:
 
     def _give_up(self, job: _Job[Any]) -> None:
         if job.claim():
-            text = f"{self._file}: no turn within {self._settings.busy_timeout_s:g} s, nothing was stored; retry"
+            text = no_turn(self._file, self._settings.busy_timeout_s)
             job.deliver(None, JournalUnavailable(text))
 
     # ---------------------------------------------------------------------------------------------------- in the thread

@@ -61,7 +61,7 @@ def process_of(journal: SqliteJournal) -> asyncio.SubprocessTransport:
 
 
 async def sequences(journal: SqliteJournal, stream: str = "pool/a") -> list[int]:
-    return [record.sequence for record in await journal.read_stream(stream, after=0, limit=10_000)]
+    return [record.sequence for record in await journal.read_stream(stream, after=0, limit=1_000_000)]
 
 
 async def test_it_starts_once_appends_come_in_large_batches_and_goes_on_where_the_thread_was(file: Path) -> None:
