@@ -22,15 +22,22 @@ __all__ = ["RunningHandler", "begin"]
 class RunningHandler:
     """One handler that is running, among the deadlines by its time limit."""
 
-    __slots__ = ("call", "exceeded", "task")
+    __slots__ = ("call", "cut_off", "exceeded", "task")
 
     def __init__(self, call: EntityCall, task: asyncio.Task[Any]) -> None:
         self.call = call
         self.task = task
         self.exceeded = False
+        self.cut_off = False
+        """Its shard goes to another node: the call is undone, and runs there."""
 
     def expire(self) -> None:
         self.exceeded = True
+        self.task.cancel()
+
+    def end(self) -> None:
+        """It is cut off, unless it has come to its end already."""
+        self.cut_off = True
         self.task.cancel()
 
 
@@ -60,6 +67,7 @@ async def _run(entity: Entity, call: EntityCall, turn: EntityTurn) -> None:
     assert task is not None
     limit = RunningHandler(call, task)
     services = entity.services
+    entity.running = limit
     timeout_s = services.settings.handler_timeout_s
     services.deadlines.add(services.loop.time() + timeout_s, limit)
     rejected: Rejected | None = None
@@ -73,6 +81,10 @@ async def _run(entity: Entity, call: EntityCall, turn: EntityTurn) -> None:
         if limit.exceeded:
             task.uncancel()
             error = TimeoutError(f"the handler did not end within {timeout_s:g} s and was cancelled")
+        elif limit.cut_off:
+            task.uncancel()
+            # Nothing of it has been sent to the journal: then it is as if it had never begun.
+            entity.settling.fail(doubt=False)
         elif task.cancelling():
             entity.cancelled(call, turn)
             raise
@@ -81,5 +93,6 @@ async def _run(entity: Entity, call: EntityCall, turn: EntityTurn) -> None:
     except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
         error = raised
     finally:
+        entity.running = None
         services.deadlines.discard(limit)
     entity.conclude(call, turn, reply, rejected, error)

@@ -34,7 +34,7 @@ from actorkit.ids import PersistenceId
 from actorkit.journal.protocols import Append, Appended, AppendResult
 from actorkit.persistence.actor import EntityContext
 from actorkit.persistence.admission import Admission
-from actorkit.persistence.async_handler import begin
+from actorkit.persistence.async_handler import RunningHandler, begin
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Kind, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
@@ -89,6 +89,8 @@ class Entity(Actor[Any]):
         """Why the entity takes no calls: its state could not be rebuilt."""
         self.lost = False
         """The shard has another owner: whatever is still in the mailbox goes back to the region."""
+        self.running: RunningHandler | None = None
+        """The ``async`` handler that runs now."""
         self._turn: EntityTurn | None = None
         self._confirming: list[Answer] | None = None
 

@@ -47,6 +47,11 @@ class ShardOwnership(Protocol):
         """Which ownership calls from other nodes have to name to be run here; 0 where there are no others."""
         ...
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the shard is being given up: what is undone does not run here again."""
+        ...
+
     def confirm(self, epoch: int, decided: Callable[[bool], None]) -> None:
         """Asks the store whether this process still owns the shard under ``epoch``; ``decided`` is called once,
         later."""

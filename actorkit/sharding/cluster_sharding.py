@@ -90,6 +90,7 @@ class ClusterSharding:
             router=self.router,
             region=region,
             send=messenger.send,
+            drain_s=settings.handoff_drain_s,
         )
         self.incoming = Incoming(
             region,

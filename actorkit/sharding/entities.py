@@ -275,6 +275,33 @@ class Entities:
                     mailbox.append(message)
         return [*taken, *self._queue.take(shard.shard)]
 
+    def cut_off(self, shard: Shard) -> None:
+        """Handlers of the shard that still run are cancelled; their calls are undone."""
+        for _, slot in self.of(shard):
+            if slot.entity is not None and slot.entity.running is not None:
+                slot.entity.running.end()
+
+    def abandon(self, shard: Shard) -> list[PersistenceId]:
+        """The shard is given up although something is in progress: whatever that yet does is fenced.
+
+        Returns which entities that are. Their calls in progress end as unknown, as far as they have begun.
+        """
+        left: list[PersistenceId] = []
+        for pid, slot in self.of(shard):
+            if slot.idle:
+                continue
+            left.append(pid)
+            self.remove(pid)
+            if slot.entity is None:
+                continue
+            why = "its shard went to another node before its outcome was known"
+            slot.entity.settling.fail(doubt=True)
+            if slot.entity.running is not None:
+                slot.entity.running.call.give_up(why)
+            slot.entity.abandon(why)
+            slot.cell.post(slot.cell.life.stop)
+        return left
+
     def retire(self, pid: PersistenceId) -> None:
         """It is broken. Under load its mailbox is never empty, so those who wait there now are told as others were."""
         slot = self.slots.get(pid)

@@ -130,13 +130,15 @@ class Stop(NamedTuple):
 
 
 class CutOff(NamedTuple):
-    """Undo what is still in progress: calls go back to where they came from. Appends on their way are awaited."""
+    """Undo what is still in progress: handlers are cancelled, and calls go back to where they came from. Appends on
+    their way are awaited."""
 
     shard: int
 
 
 class Release(NamedTuple):
-    """Let its entities leave memory, and give the lease up (``Leases.release``)."""
+    """Let its entities leave memory, and give the lease up (``Leases.release``). What still does not end is left behind
+    after a while: appends under the epoch that is given up are fenced by the next owner's."""
 
     shard: int
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
+import structlog
 
 from actorkit.ids import PersistenceId
 from actorkit.sharding.handoff import (
@@ -33,6 +34,9 @@ __all__ = ["Ownership"]
 _POLL_S = 0.005
 """How often it is looked whether entities that are to come to an end have: a rare wait, not worth a signal each."""
 _TIMER_MIN_S = 0.001
+_NAMED_MAX = 20
+
+_log = structlog.get_logger("actorkit.sharding")
 _EXPLAINED_S = 1.0
 """By when whoever has handed a shard over has said so; an acquired one of which nobody has was taken over."""
 
@@ -47,8 +51,10 @@ class Ownership:
         router: Router,
         region: Region,
         send: Callable[[str, msgspec.Struct], bool],
+        drain_s: float,
     ) -> None:
-        """``region`` has been started."""
+        """``region`` has been started. ``drain_s``: how long what was cut off may take to end."""
+        self._drain_s = drain_s
         self._core = core
         self._router = router
         self._shard = region.shard
@@ -195,7 +201,7 @@ class Ownership:
                         case Stop(number, to):
                             self._stop(self._shard(number), to)
                         case CutOff(number):
-                            self._take_back(self._shard(number))
+                            self._cut_off(self._shard(number))
                         case Release(number):
                             self._begin(self._release(self._shard(number)))
                         case Say(node, message):
@@ -214,7 +220,7 @@ class Ownership:
         self._carry_out()
 
     def _serve(self, shard: Shard, tenure: int) -> None:
-        shard.detour = False
+        shard.detour = shard.leaving = False
         shard.tenure = tenure
         self._router.acquired(shard.shard, tenure)
         # Whatever comes now comes after the calls that they still have.
@@ -228,6 +234,11 @@ class Ownership:
         self._router.released(shard.shard, to, busy)
         if self._poll is None:
             self._poll = self._loop.call_later(0, self._look)
+
+    def _cut_off(self, shard: Shard) -> None:
+        shard.leaving = True
+        self._take_back(shard)
+        self._entities.cut_off(shard)
 
     def _look(self) -> None:
         """Which of the entities of stopped shards have come to an end."""
@@ -244,9 +255,14 @@ class Ownership:
             self._poll = self._loop.call_later(_POLL_S, self._look)
 
     async def _release(self, shard: Shard) -> None:
-        """What still runs is bounded by the time limit of handlers; nothing new begins."""
-        while self._entities.busy(shard):
+        """What does not even end when it is cut off is left alone after a while: the next owner's epoch fences it."""
+        shard.leaving = True
+        until_s = self._loop.time() + self._drain_s
+        while self._entities.busy(shard) and self._loop.time() < until_s:
             await asyncio.sleep(_POLL_S)
+        self._take_back(shard)
+        if left := self._entities.abandon(shard):
+            _log.warning("sharding.left_behind", shard=shard.shard, entities=[str(pid) for pid in left[:_NAMED_MAX]])
         for pid, _ in self._entities.of(shard):
             self._entities.passivate(pid)
         self._leases.unwant(shard)

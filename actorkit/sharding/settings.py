@@ -58,8 +58,8 @@ class ShardingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     handoff_drain_s: float = 2.0
     """How long a shard that is handed off waits for the calls that it has accepted; what is not done by then is undone
-    and goes back to its caller, who sends it to the next owner. Longer: slow handlers end in peace, while calls to that
-    shard wait."""
+    (handlers are cancelled) and goes back to its caller, who sends it to the next owner. What does not even end then is
+    left behind after twice that time more. Longer: slow handlers end in peace, while calls to that shard wait."""
 
     handoff_confirm_s: float = 1.0
     """How long a hand-off counts as one of ``handoffs_max`` while the next owner does not say that it has the shard."""
