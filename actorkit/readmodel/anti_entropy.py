@@ -111,16 +111,6 @@ class AntiEntropy:
     def peers(self) -> Collection[str]:
         return self._peers.keys()
 
-    @property
-    def quiet(self) -> bool:
-        """Nothing is to be sent, and nothing on its way is awaited."""
-        return not self._news and not any(peer.pending or peer.awaited for peer in self._peers.values())
-
-    @property
-    def waiting_shards(self) -> int:
-        """Shards that are to be looked at for a peer, all peers together."""
-        return sum(len(peer.pending) for peer in self._peers.values())
-
     def expects(self, shard: int) -> bool:
         """Whether a peer has more of the shard than is here, or has not said yet what it has."""
         here = self._catalog.version(shard)

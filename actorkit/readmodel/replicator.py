@@ -186,21 +186,6 @@ class Replicator:
         at_s, age_s = self._oldest
         return age_s + (now_s - at_s)
 
-    @property
-    def quiet(self) -> bool:
-        """Nothing of this node waits to be sent."""
-        return not self._pending and self._core.quiet
-
-    @property
-    def waiting_keys(self) -> int:
-        """Keys of this node that have changed since the last flush."""
-        return sum(map(len, self._pending.values()))
-
-    @property
-    def waiting_shards(self) -> int:
-        """Shards of which something is still to be sent to somebody; at most all of them for each peer."""
-        return self._core.waiting_shards
-
     def _encoded(self, keys: Iterable[str]) -> dict[str, bytes]:
         entries: dict[str, bytes] = {}
         for key in keys:
