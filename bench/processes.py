@@ -72,17 +72,19 @@ def free_port() -> str:
 
 
 class Lags:
-    """How late the loop is."""
+    """How late the loop is, and how much of that it was busy itself: the rest is for want of a processor."""
 
     def __init__(self) -> None:
         self.late_s: list[float] = []
+        self.busy_s: list[float] = []
 
     async def watch(self) -> None:
         """Until it is cancelled."""
         while True:
-            began_s = time.monotonic()
+            began_s, cpu_s = time.monotonic(), time.thread_time()
             await asyncio.sleep(LAG_EVERY_S)
             self.late_s.append(time.monotonic() - began_s - LAG_EVERY_S)
+            self.busy_s.append(time.thread_time() - cpu_s)
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from actorkit.readmodel.view import View
 from actorkit.wire.codec import Codec
 from bench.shown import CAPACITY, Availability, Shown
 
-__all__ = ["Network", "Node", "document_bytes", "nodes_of", "rss_bytes"]
+__all__ = ["Messenger", "Network", "Node", "document_bytes", "nodes_of", "rss_bytes"]
 
 HEAD = 1 << 40
 """Of every log: longer than anything that is published here."""
@@ -67,6 +67,10 @@ class Network:
         else:
             self._loop.call_soon(self._arrive, sender, address, data)
         return True
+
+    def backlog_s(self, sender: str, address: str) -> float:
+        """How long what is sent now waits before the link takes it."""
+        return max(0.0, self._free_s.get((sender, address), 0.0) - self._loop.time())
 
     def _arrive(self, sender: Messenger, address: str, data: bytes) -> None:
         self.queued_bytes -= len(data)

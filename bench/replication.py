@@ -46,19 +46,20 @@ async def _start(stack: AsyncExitStack, journal: Path, pools: int) -> list[Proce
         node = await Process.start(NODE, f"n{number}", f"sqlite:///{journal}", port, seeds)
         stack.push_async_callback(node.kill)
         nodes.append(node)
-    await _settled(nodes, pools)
+    await settled(nodes, pools)
     await asyncio.gather(*(node.tell("fill") for node in nodes))
     await asyncio.gather(*(node.tell("shows", pools=pools) for node in nodes))
     return nodes
 
 
-async def _settled(nodes: list[Process], pools: int) -> None:
-    """Returns when no shard has moved for a while."""
+async def settled(nodes: list[Process], pools: int) -> list[Any]:
+    """Returns when no shard has moved for a while: which shards each has."""
     owned: list[Any] = []
     async with asyncio.timeout(SETTLE_MAX_S):
         while (owns := await asyncio.gather(*(node.tell("own", pools=pools) for node in nodes))) != owned:
             owned = owns
             await asyncio.sleep(SETTLED_AFTER_S)
+    return owned
 
 
 async def _change(nodes: list[Process], rate: float, seconds: float, *, note: bool) -> list[dict[str, Any]]:

@@ -8,11 +8,14 @@ import sys
 import time
 from typing import Any
 
+import msgspec
+
 import actorkit
 from actorkit import ActorSystem, CallError
 from actorkit.config import ClusterNode
 from actorkit.ids import shard_of
 from bench.processes import Lags, do_as_told, log_errors_only, percentiles
+from bench.read_models import rss_bytes
 from bench.shown import Shown, pools_of
 
 TICK_S = 0.002
@@ -20,6 +23,8 @@ IN_FLIGHT_MAX = 2_000
 AT_ONCE = 500
 DEADLINE_S = 10.0
 SEEN_AT_ONCE = 10_000
+SHOWN_MAX_S = 120.0
+LOOK_S = 0.02
 
 
 class Node:
@@ -50,13 +55,42 @@ class Node:
             await asyncio.gather(*(self._system.get(Shown, id).take(1) for id in ids))
         return len(self._mine)
 
-    async def shows(self, pools: int) -> bool:
-        """Returns when its view has all pools."""
+    async def shows(self, pools: int) -> float:
+        """Returns when its view has all pools: when that was, and no earlier than it began to look."""
         view = self._system.view(Shown.availability)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SHOWN_MAX_S):
             while len(view) < pools:
-                await asyncio.sleep(0.05)
-        return True
+                await asyncio.sleep(LOOK_S)
+        return time.monotonic()
+
+    async def writes_all(self, shards: int) -> float:
+        """Returns when it writes the documents of so many shards: when that was."""
+        replicator = self._system.read_model.replicator
+        assert replicator is not None
+        catalog = replicator.catalog
+        async with asyncio.timeout(SHOWN_MAX_S):
+            while sum(catalog.written_here(shard) is not None for shard in range(catalog.shards)) < shards:
+                await asyncio.sleep(LOOK_S)
+        return time.monotonic()
+
+    async def lags(self, seconds: float) -> dict[str, dict[str, float]]:
+        """How late its loop was, for so long, and how long it was busy between two looks."""
+        self._lags = Lags()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lags.watch()
+        except TimeoutError:
+            pass
+        return {"late_s": percentiles(self._lags.late_s), "busy_s": percentiles(self._lags.busy_s)}
+
+    async def memory(self) -> int:
+        """Of its process."""
+        gc.collect()
+        return rss_bytes()
+
+    async def counted(self) -> dict[str, int]:
+        """What its read model has done."""
+        return msgspec.structs.asdict(self._system.read_model.counters)
 
     async def change(self, rate: float, seconds: float, note: bool) -> dict[str, Any]:
         """So many commands a second; with ``note`` every commit and everything that is seen of others is kept."""
