@@ -189,9 +189,9 @@ class EntityCall:
             error = OutcomeUnknown(str(self.pid), why)
         self.future.set_exception(error)
 
-    def has_outlived(self, tenure: int) -> bool:
+    def has_outlived(self, oldest_tenure: int) -> bool:
         """Whether it came from another node for an earlier ownership: it may have been run elsewhere since."""
-        return self.hand_back is not None and self.tenure < tenure
+        return self.hand_back is not None and self.tenure < oldest_tenure
 
     def withdraw(self) -> None:
         """It goes on at another node: nobody here waits for it any more."""

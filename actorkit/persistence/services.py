@@ -48,6 +48,12 @@ class ShardOwnership(Protocol):
         ...
 
     @property
+    def tenures_since(self) -> int:
+        """The oldest tenure since which nobody else can have owned the shard. Calls of one before it may have been run
+        elsewhere since; calls of a later one were accepted here, and go on here, before those that came after them."""
+        ...
+
+    @property
     def leaving(self) -> bool:
         """Whether the shard is being given up: what is undone does not run here again."""
         ...

@@ -118,9 +118,9 @@ class Settling:
             owned, kept, again = True, [], []
         again = [call for call in (*again, *self._undone) if call.queue_again()]
         self._undone = []
-        tenure, leaving = entity.shard.tenure, entity.shard.leaving
-        entity.services.host.give_back([call for call in again if leaving or call.has_outlived(tenure)])
-        again = [call for call in again if not (leaving or call.has_outlived(tenure))]
+        oldest, leaving = entity.shard.tenures_since, entity.shard.leaving
+        entity.services.host.give_back([call for call in again if leaving or call.has_outlived(oldest)])
+        again = [call for call in again if not (leaving or call.has_outlived(oldest))]
         await self._back_off(again)
         self._reading = False
         once_more, self._once_more = self._once_more, False

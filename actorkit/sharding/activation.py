@@ -9,7 +9,13 @@ Pure: time comes in, nothing goes out.
 
 from __future__ import annotations
 
-__all__ = ["Lease"]
+from typing import Final
+
+__all__ = ["STINTS", "Lease"]
+
+STINTS: Final = 1 << 20
+"""How often a node may begin to take calls of a shard within one unbroken ownership; once a second it lasts 12 days.
+A tenure is ``unbroken_since`` times this, plus how often it has begun since."""
 
 
 class Lease:

@@ -44,8 +44,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from actorkit.sharding.activation import STINTS
 from actorkit.sharding.messages import ShardAnswer, ShardReleased, Standing
 from actorkit.sharding.settings import ShardingSettings
 
@@ -172,8 +173,6 @@ class _Shard:
         """Nodes that wait to hear that it is owned here. At most one entry for each member."""
 
 
-_STINTS: Final = 1 << 20
-"""How often a node may begin to take calls of a shard within one unbroken ownership; once a second it lasts 12 days."""
 _OWNING = (Phase.OWNED, Phase.DRAINING, Phase.UNDOING, Phase.RELEASING)
 
 
@@ -371,8 +370,8 @@ class Handoffs:
         # Calls have been returned since it was last owned, if it was: later ones of the same sender may be on their way
         # here, and must not be taken as if nothing had happened.
         again = each.phase is not Phase.OWNED
-        each.tenure = max(each.since * _STINTS, each.tenure + again)
-        assert each.tenure // _STINTS == each.since, f"shard {each.shard} begins anew too often"
+        each.tenure = max(each.since * STINTS, each.tenure + again)
+        assert each.tenure // STINTS == each.since, f"shard {each.shard} begins anew too often"
         each.phase = Phase.OWNED
         each.holder = ""
         self._moving.pop(each.shard, None)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from actorkit.clock import Clock
 from actorkit.persistence.calls import EntityCall
-from actorkit.sharding.activation import Lease
+from actorkit.sharding.activation import STINTS, Lease
 
 __all__ = ["Leaseholder", "Shard"]
 
@@ -71,6 +71,10 @@ class Shard:
     @property
     def unbroken_since(self) -> int:
         return self.lease.unbroken_since
+
+    @property
+    def tenures_since(self) -> int:
+        return self.lease.unbroken_since * STINTS if self.tenure else 0
 
     def confirm(self, epoch: int, decided: Callable[[bool], None]) -> None:
         self._leaseholder.confirm(self, epoch, decided)
