@@ -335,19 +335,23 @@ class AntiEntropy:
                 effects.append(Changed(update.shard, taken))
         return False
 
-    def verified(self, epochs: Mapping[int, int], now_s: float) -> list[Effect]:
-        """The store's epochs of some shards. Whoever has shown an activation that there is is asked for it again."""
-        forged = self._catalog.verified(epochs)
-        self._counters.updates_refused += len(forged)
+    def verified(self, epochs: Mapping[int, int], now_s: float, *, shown_since: Collection[int] = ()) -> list[Effect]:
+        """The store's epochs of some shards. Whoever has shown an activation that there is is asked for it again.
+
+        ``shown_since``: of these shards somebody has shown an activation after the store was asked, which it may have
+        come to know of only then.
+        """
+        self._catalog.verified(epochs)
         effects: list[Effect] = []
         for address, claims in list(self._unverified.items()):
             read = claims.keys() & epochs.keys()
-            true = [shard for shard in read if claims[shard] <= epochs[shard]]
-            for shard in read:
+            true = {shard for shard in read if claims[shard] <= epochs[shard]}
+            false = read - true - set(shown_since)
+            for shard in true | false:
                 del claims[shard]
             if not claims:
                 del self._unverified[address]
-            if len(true) < len(read):
+            if false:
                 effects.append(
                     self._refused(address, "it shows an activation of a shard that the store knows nothing of")
                 )

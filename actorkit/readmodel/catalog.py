@@ -130,16 +130,10 @@ class Catalog:
         self._records[document.shard] = _Record(document, _fresh(record))
         return True
 
-    def verified(self, epochs: Mapping[int, int]) -> list[int]:
-        """The store's epochs of shards. Returns the shards whose documents claim more: these are forged, and gone."""
-        forged: list[int] = []
+    def verified(self, epochs: Mapping[int, int]) -> None:
+        """The store's epochs of shards. None goes back: this node may have taken one over since they were read."""
         for shard, epoch in epochs.items():
-            self._epochs[shard] = epoch
-            record = self._records.get(shard)
-            if record is not None and record.document.epoch > epoch:
-                del self._records[shard]
-                forged.append(shard)
-        return forged
+            self._epochs[shard] = max(epoch, self._epochs.get(shard, 0))
 
     def greatest(self) -> dict[int, int]:
         """For each shard that others write, the greatest sequence of an entity, or position, that was taken."""
@@ -163,6 +157,8 @@ class Catalog:
         shard = update.shard
         if not 0 <= shard < self._shards:
             raise UpdateRefused(f"an update of shard {shard}", f"there are {self._shards} shards")
+        if update.epoch < 1:
+            raise UpdateRefused(f"an update of shard {shard}", f"no activation has the epoch {update.epoch}")
         record = self._records.get(shard)
         here = self.version(shard)
         if (update.epoch, update.rotation, update.last) <= here:

@@ -289,7 +289,8 @@ class Replicator:
         # What arrives while the store is being read may be newer than what is read.
         greatest = self.catalog.greatest() if shards is None else {}
         statuses = await self._store.status(shards)
-        self._do(self._core.verified({status.shard: status.epoch for status in statuses}, self._now_s()))
+        epochs = {status.shard: status.epoch for status in statuses}
+        self._do(self._core.verified(epochs, self._now_s(), shown_since=self._to_check))
         if shards is not None:
             return
         for status in statuses:

@@ -232,6 +232,18 @@ def test_an_activation_that_the_store_knows_nothing_of_is_refused() -> None:
     assert not village.differences()
 
 
+def test_nobody_is_accused_by_what_the_store_had_said_before() -> None:
+    """The store is being asked when the first update of a new activation arrives."""
+    village = started(Village(7, nodes=2, shards=2))
+    node, peer = village.nodes
+    epoch = village.epochs[0] + 1
+    node.core.take_updates(peer.address, hostile(update_of(0, epoch)), village.now_s)
+    assert node.core.verified(village.epochs, village.now_s, shown_since={0}) == []
+    effects = node.core.verified({0: epoch}, village.now_s)
+    assert [type(effect.message) for effect in effects if isinstance(effect, Send)] == [Digest]
+    assert node.counters.updates_refused == 0
+
+
 def test_what_is_damaged_or_of_another_store_or_shard_is_refused_and_counted() -> None:
     village = started(Village(8, nodes=2, shards=2))
     node, peer = village.nodes
