@@ -39,5 +39,5 @@ async def test_calls_that_were_accepted_go_on_as_long_as_nobody_else_has_owned_t
     future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     put = entity_type_of(Account).handlers["put"]
     call = EntityCall(PersistenceId("account", "a"), put, (1,), "c", None, 1.0, future, {}, OUTSIDE, 1)
-    call.tenure, call.hand_back = tenure, lambda call: None
+    call.tenure, call.hand_back = tenure, EntityCall.withdraw
     assert call.has_outlived(shard.tenures_since) is outlived
