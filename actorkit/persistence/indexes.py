@@ -126,10 +126,11 @@ def _indexed(where: str, name: str, info: Any, index: Index) -> IndexedField:
     kinds: set[type[Any]] = set()
     members = info.types if isinstance(info, _Info.UnionType) else (info,)
     for member in members:
-        of = member.type if isinstance(member, _Info.Metadata) else member
+        of: Any = member.type if isinstance(member, _Info.Metadata) else member
         if isinstance(of, _Info.NoneType):
             continue
-        found = _KINDS.get(type(of), () if index.ordered else _KINDS_WITHOUT_ORDER.get(type(of), ()))
+        kind: Any = of.__class__
+        found = _KINDS.get(kind, () if index.ordered else _KINDS_WITHOUT_ORDER.get(kind, ()))
         if not found or (index.window and not isinstance(of, _OF_WINDOWS)):
             what = "window" if index.window else "range" if index.ordered else "value"
             raise DeclarationError(f"{where} cannot have an index by {what} on {name!r}: its type does not allow it")
