@@ -23,6 +23,7 @@ from tests.persistence.actors import AccountState, Put
 from tests.test_node_of_a_cluster import free_address
 
 _SHARDS = 4
+_SETTINGS = ReadModelSettings(check_s=0.2)
 
 
 class Purse(PersistentActor[AccountState, Put], name="purse"):
@@ -43,7 +44,9 @@ class Stranger(PersistentActor[AccountState, Put], name="stranger"):
 
 
 @asynccontextmanager
-async def cluster(tmp_path: Path, nodes: int = 3) -> AsyncGenerator[list[ActorSystem]]:
+async def cluster(
+    tmp_path: Path, nodes: int = 3, readmodel: ReadModelSettings = _SETTINGS
+) -> AsyncGenerator[list[ActorSystem]]:
     seeds = tuple(free_address() for _ in range(nodes))
     systems = [
         ActorSystem(
@@ -52,7 +55,7 @@ async def cluster(tmp_path: Path, nodes: int = 3) -> AsyncGenerator[list[ActorSy
             shards=_SHARDS,
             entities=(Purse,),
             cluster=ClusterNode(remoting=address, seeds=seeds),
-            settings=SystemSettings(readmodel=ReadModelSettings(check_s=0.2)),
+            settings=SystemSettings(readmodel=readmodel),
         )
         for number, address in enumerate(seeds)
     ]
@@ -136,6 +139,16 @@ async def test_what_an_owner_committed_and_told_nobody_its_successor_reads_from_
         await leaving.leave()
         for system in staying:
             await until(partial(all_show, system, 2))
+
+
+async def test_no_answer_claims_to_be_younger_than_what_waits_to_be_sent(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=2, readmodel=ReadModelSettings(flush_s=30.0, round_s=0.05)) as (writer, reader):
+        loop = asyncio.get_running_loop()
+        for number in range(20):
+            await writer.get(Purse, f"p{number}").put(1)
+        committed_s = loop.time()
+        await until(lambda: reader.read_model_age_s < loop.time() - committed_s - 0.01)
+        assert all_show(reader, 1)
 
 
 async def test_documents_say_how_much_of_the_log_they_show(tmp_path: Path) -> None:

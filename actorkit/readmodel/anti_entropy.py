@@ -74,8 +74,8 @@ class _Peer:
         """Shards that are to be looked at for it."""
         self.awaited = 0
         """The number of the message that it has not heard yet, if any."""
-        self.sent: dict[int, Version] = {}
-        """What it has once it has heard that message."""
+        self.sent: dict[int, tuple[Version, Version]] = {}
+        """What it has once it has heard that message, if before it had what that builds on: (then, before)."""
         self.sent_s = 0.0
         self.lacked: dict[int, tuple[float, dict[int, Version]]] = {}
         """By range, when it said last that it had less than is here of what others write, and what was here then."""
@@ -217,7 +217,9 @@ class AntiEntropy:
             if updates and size + update_bytes > self._settings.batch_bytes:
                 break
             # Believed from now on: what is lost with a connection is found out with the next one.
-            peer.believed[shard] = peer.sent[shard] = (update.epoch, update.rotation, update.last)
+            peer.believed[shard] = update.epoch, update.rotation, update.last
+            builds_on = NOTHING if update.first == 0 else (update.epoch, update.rotation, update.first)
+            peer.sent[shard] = peer.believed[shard], builds_on
             self._counters.updates_sent += 1
             self._counters.update_bytes_sent += update_bytes
             updates.append(update)
@@ -251,9 +253,10 @@ class AntiEntropy:
         for shard in range(first, end):
             peer.believed[shard] = said.get(shard, NOTHING)
         if peer.awaited:
-            # It has said this before it got what is on its way.
-            for shard, version in peer.sent.items():
-                peer.believed[shard] = max(version, peer.believed.get(shard, NOTHING))
+            # It has said this before it got what is on its way; that is in vain where something before it is missing.
+            for shard, (version, builds_on) in peer.sent.items():
+                if peer.believed.get(shard, NOTHING) >= builds_on:
+                    peer.believed[shard] = max(version, peer.believed.get(shard, NOTHING))
         asked_s = peer.asked.pop(digest.answers, None)
         if asked_s is not None:
             # All that was committed before the question was on its way to the answer.

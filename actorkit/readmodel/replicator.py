@@ -108,7 +108,7 @@ class Replicator:
         self._oldest = (float("-inf"), float("inf"))
         self._said_s: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        messenger.register(Digest, self._take(self._core.take_digest))
+        messenger.register(Digest, self._take(self._take_digest))
         messenger.register(Updates, self._take(self._core.take_updates))
         messenger.register(Heard, self._take(self._core.take_heard))
 
@@ -197,6 +197,11 @@ class Replicator:
     def _flush(self) -> None:
         self._flush_timer = None
         self._flushed_s = self._loop.time()
+        self._write()
+        self._do(self._core.flush(self._now_s()))
+
+    def _write(self) -> None:
+        """All that has been published here is in its document then."""
         pending, self._pending = self._pending, {}
         for shard, keys in pending.items():
             document = self.catalog.written_here(shard)
@@ -207,7 +212,6 @@ class Replicator:
             document.put(self._encoded(keys))
             self._counters.rewrites += document.rotation - rotation
             self._core.changed(shard)
-        self._do(self._core.flush(self._now_s()))
 
     # ----------------------------------------------------------------------------------------------------------- doing
 
@@ -219,6 +223,12 @@ class Replicator:
             self._do(handle(sender.address, message, self._now_s()))
 
         return take
+
+    def _take_digest(self, address: str, digest: Digest, now_s: float) -> list[Effect]:
+        if digest.number:
+            # The answer says that nothing committed by now is missing in this node's documents.
+            self._write()
+        return self._core.take_digest(address, digest, now_s)
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:

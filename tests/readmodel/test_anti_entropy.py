@@ -136,6 +136,29 @@ def test_a_node_that_joins_gets_everything_though_nothing_changes_any_more() -> 
     assert newcomer.catalog.oldest_s(village.now_s) < 1.5
 
 
+@pytest.mark.parametrize("delay_s", [0.001, 0.008, 0.02, 0.05])
+def test_a_busy_shard_that_changes_hands_is_seen_however_long_messages_take(delay_s: float) -> None:
+    """Its first update comes before the activation is known, and the next ones, which build on it, while it is asked
+    for again."""
+    village = started(Village(12, nodes=3, shards=2))
+    village.delay_s, village.publish_s, village.adopt_s = (delay_s, 1.1 * delay_s), (0.0, 0.0), (0.01, 0.02)
+    keys = [f"pool/availability/p{number}" for number in range(500)]
+    for key in keys:
+        village.commit(0, key)
+    village.run(2.0)
+    taking = next(node for node in village.nodes if village.owners[0] is not node)
+    village.take_over(0, taking)
+    for number in range(400):
+        village.commit(0, keys[number])
+        village.run(0.002)
+    early = dict(village.committed[0].items())
+    for number in range(100):
+        village.commit(0, keys[400 + number])
+        village.run(0.002)
+    assert all(node.shown[key] >= early[key] for node in village.nodes for key in keys[:400])
+    assert sum(node.counters.gaps for node in village.nodes) <= 4
+
+
 def test_large_documents_travel_in_parts() -> None:
     village = Village(5, nodes=2, shards=1, settings=ReadModelSettings(batch_bytes=4096))
     village.take_over(0, village.nodes[0])
