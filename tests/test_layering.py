@@ -82,7 +82,6 @@ SHELLS: dict[str, str] = {
     "journal/sqlite_process_main": "what runs in that process",
     "journal/sqlite_schema": "opens the file and creates its tables",
     "journal/sqlite_tables": "SQL of leases, snapshots and cursors",
-    "journal/sqlite_reader": "the reader's thread and its queue; the time, for how long answers wait for each other",
     "journal/sqlite_writer": "the writer's thread and its queue",
     "journal/writer": "group commit: the next batch gathers while one commits",
     "node": "wires everything together, runs the loop, ends the process after a failed sync",

@@ -1,8 +1,7 @@
 """A journal in one SQLite file, for all processes of one machine.
 
 Writes are synced (WAL, ``synchronous=FULL``) and go through one thread (``sqlite_writer``), batch by batch; reads go
-through another with a connection of its own (``sqlite_reader``), so that they never wait for a commit. Only local file
-systems will do.
+through a second connection, so that they never wait for a commit. Only local file systems will do.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiosqlite
 import structlog
 
 from actorkit.clock import Clock, SystemClock
@@ -38,7 +38,6 @@ from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_errors import read_error
 from actorkit.journal.sqlite_events import READ_EVENTS, page_of
 from actorkit.journal.sqlite_process import AppendHelper, Unreadable
-from actorkit.journal.sqlite_reader import SqliteReader
 from actorkit.journal.sqlite_schema import POSITION_BITS, POSITION_MASK, touch
 from actorkit.journal.sqlite_writer import SqliteWriter
 
@@ -91,7 +90,7 @@ class SqliteJournal:
         self._shards = 0
         self._generation = 0
         self._writer: SqliteWriter | None = None
-        self._reader: SqliteReader | None = None
+        self._reader: aiosqlite.Connection | None = None
         self._reads = 0
         self._appender = Appender(shards=0, settings=settings)
         self._helper = AppendHelper(str(self._file), settings)
@@ -146,14 +145,21 @@ class SqliteJournal:
             raise
         self._writer = writer
 
-    async def _connect_reader(self) -> SqliteReader:
-        uri = f"file:{quote(os.fsencode(self._file))}?mode=ro"
-        reader = SqliteReader(uri, busy_timeout_s=self._settings.busy_timeout_s)
+    async def _connect_reader(self) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(
+            f"file:{quote(os.fsencode(self._file))}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=self._settings.busy_timeout_s,
+        )
+        # A process that ends without close() would otherwise wait for this thread for ever. Until 0.21 the connection
+        # was the thread itself.
+        thread: Any = getattr(connection, "_thread", connection)
+        thread.daemon = True
         try:
-            await reader.open()
+            return await connection
         except sqlite3.Error as error:
             raise read_error(error, str(self._file)) from error
-        return reader
 
     async def close(self) -> None:
         """The reader goes first: the last connection to close makes a checkpoint, which is the writer's to make."""
@@ -191,7 +197,7 @@ class SqliteJournal:
             raise JournalUnavailable(f"{self._file}: {self._reads} reads are waiting already")
         self._reads += 1
         try:
-            return await self._reader.read(statement, parameters)
+            return list(await self._reader.execute_fetchall(statement, parameters))
         except UnicodeEncodeError:
             # A name or key that is no UTF-8 is asked for. It cannot have been stored: appends refuse it.
             return []
