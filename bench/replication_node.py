@@ -22,6 +22,7 @@ TICK_S = 0.002
 IN_FLIGHT_MAX = 2_000
 AT_ONCE = 500
 DEADLINE_S = 10.0
+FILL_DEADLINE_S = 120.0
 SEEN_AT_ONCE = 10_000
 SHOWN_MAX_S = 120.0
 LOOK_S = 0.02
@@ -52,7 +53,9 @@ class Node:
         """Each of its pools is changed once."""
         for begin in range(0, len(self._mine), AT_ONCE):
             ids = self._mine[begin : begin + AT_ONCE]
-            await asyncio.gather(*(self._system.get(Shown, id).take(1) for id in ids))
+            await asyncio.gather(
+                *(self._system.get(Shown, id).take.options(deadline_s=FILL_DEADLINE_S)(1) for id in ids)
+            )
         return len(self._mine)
 
     async def shows(self, pools: int) -> float:
@@ -85,7 +88,6 @@ class Node:
 
     async def memory(self) -> int:
         """Of its process."""
-        gc.collect()
         return rss_bytes()
 
     async def counted(self) -> dict[str, int]:

@@ -28,9 +28,10 @@ class ReadModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     reach each other, and more is sent twice."""
     push_peers: int = 4
     """Larger: seen sooner everywhere, at the cost of more copies of each change."""
-    batch_bytes: int = 1 << 17
+    batch_bytes: int = 1 << 16
     """How much is sent to a peer before it has answered. What has changed meanwhile is sent as it is then, so this
-    and the number of keys bound what waits, however many changes there are."""
+    and the number of keys bound what waits, however many changes there are. Larger: a joining node far away has all
+    sooner; each batch keeps its receiver's loop busy (64 KiB of small values for some 10 ms)."""
     answer_timeout_s: float = 5.0
     """A peer that has not answered for so long is sent everything anew that it may have missed."""
     check_s: float = 2.0
