@@ -183,6 +183,7 @@ class ActorSystem:
             clock=self._clock,
             settings=self.settings.sharding,
             taken_over=self.read_model.taken_over,
+            unread=self.read_model.unread,
             may_hold=(lambda: True) if clustering is None else clustering.may_hold_leases,
         )
         self.region.start(

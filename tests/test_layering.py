@@ -93,6 +93,7 @@ SHELLS: dict[str, str] = {
     "persistence/snapshot_writer": "stores snapshots in a task of its own",
     "readmodel/adoption": "reads the journal in a task",
     "readmodel/follower": "reads the journal in a task",
+    "readmodel/rereading": "reads the journal in a task",
     "readmodel/replicator": "sends and receives, flushes and checks on timers",
     "readmodel/changes": "waits on the loop for the next change",
     "readmodel/view": "waits for a write on the loop, within a deadline",

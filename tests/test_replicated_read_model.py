@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from actorkit import ActorSystem, ClusterNode, PersistentActor, SystemSettings, command, published
-from actorkit.errors import ConfigurationError
+from actorkit.errors import AppendUncertain, ConfigurationError, JournalUnavailable, OutcomeUnknown
 from actorkit.ids import shard_of
+from actorkit.journal.protocols import Append, AppendResult, StoredSnapshot
+from actorkit.persistence import settling
 from actorkit.readmodel.catalog import Catalog
 from actorkit.readmodel.documents import Document
 from actorkit.readmodel.messages import Updates
@@ -91,6 +93,14 @@ def all_show(system: ActorSystem, value: int) -> bool:
     return all(shows(system, f"p{number}") == value for number in range(20))
 
 
+def shows_value(system: ActorSystem, id: str, value: int) -> bool:
+    return shows(system, id) == value
+
+
+def is_younger(system: ActorSystem, age_s: float) -> bool:
+    return system.read_model_age_s < age_s
+
+
 def shows_nothing(system: ActorSystem, id: str) -> bool:
     return shows(system, id) is None
 
@@ -149,6 +159,64 @@ async def test_no_answer_claims_to_be_younger_than_what_waits_to_be_sent(tmp_pat
         committed_s = loop.time()
         await until(lambda: reader.read_model_age_s < loop.time() - committed_s - 0.01)
         assert all_show(reader, 1)
+
+
+def lose_answers(system: ActorSystem, id: str, readable: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the entity appends is stored without anybody hearing of it; it cannot be read until then."""
+    store = system.store
+    append, load_snapshots = store.append, store.load_snapshots
+    lost: list[Append] = []
+
+    async def append_and_say_nothing(appends: Sequence[Append]) -> list[AppendResult]:
+        if lost:
+            return await append(appends)
+        lost.extend(appends)
+        await append(appends)
+        raise AppendUncertain("the test says so")
+
+    async def load(
+        stream: str, *, max_sequence: int | None = None, max_time_us: int | None = None
+    ) -> list[StoredSnapshot]:
+        if stream == f"purse/{id}" and not readable.is_set():
+            raise JournalUnavailable("the test says so")
+        return await load_snapshots(stream, max_sequence=max_sequence, max_time_us=max_time_us)
+
+    monkeypatch.setattr(settling, "_ATTEMPTS", 2)
+    monkeypatch.setattr(store, "append", append_and_say_nothing)
+    monkeypatch.setattr(store, "load_snapshots", load)
+
+
+async def test_what_its_entity_could_not_find_out_is_read_from_the_journal_and_until_then_ages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster(tmp_path, nodes=2) as systems:
+        await systems[0].get(Purse, "p").put(7)
+        readable = asyncio.Event()
+        for system in systems:
+            lose_answers(system, "p", readable, monkeypatch)
+        with pytest.raises(OutcomeUnknown):
+            await systems[0].get(Purse, "p").put(1)
+        await asyncio.sleep(0.5)
+        assert all(system.read_model_age_s > 0.4 for system in systems)
+        readable.set()
+        for system in systems:
+            await until(partial(shows_value, system, "p", 8))
+            await until(partial(is_younger, system, 0.4))
+
+
+async def test_alone_too_what_its_entity_could_not_find_out_is_read_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ActorSystem(f"sqlite:///{tmp_path}/a.db", entities=(Purse,)) as system, asyncio.timeout(30):
+        await system.get(Purse, "p").put(7)
+        readable = asyncio.Event()
+        lose_answers(system, "p", readable, monkeypatch)
+        with pytest.raises(OutcomeUnknown):
+            await system.get(Purse, "p").put(1)
+        assert system.ready is not None
+        readable.set()
+        await until(lambda: system.ready is None)
+        assert shows(system, "p") == 8
 
 
 async def test_documents_say_how_much_of_the_log_they_show(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class JournalReader:
             while True:
                 streams = await self._store.streams(name, after=after, limit=_STREAMS_AT_ONCE)
                 for stream in filter(where, streams):
-                    read += await self._read(entity_type, stream)
+                    read += await self.read_stream(entity_type, stream)
                 if len(streams) < _STREAMS_AT_ONCE:
                     break
                 after = streams[-1]
@@ -63,13 +63,14 @@ class JournalReader:
             for stream in dict.fromkeys(record.stream for record in records if record.sequence):
                 entity_type = self._types.get(PersistenceId.parse(stream).type)
                 if entity_type is not None:
-                    await self._read(entity_type, stream)
+                    await self.read_stream(entity_type, stream)
             if records:
                 after = records[-1].position
             if len(records) < _RECORDS_AT_ONCE:
                 return after
 
-    async def _read(self, entity_type: EntityType, stream: str) -> bool:
+    async def read_stream(self, entity_type: EntityType, stream: str) -> bool:
+        """Reads one entity. Returns whether there is something to show."""
         try:
             past, actor = await read_past(self._store, entity_type, stream, page_events=self._page_events)
         except (EventError, JournalCorrupt) as error:

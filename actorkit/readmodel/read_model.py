@@ -13,7 +13,7 @@ import structlog
 
 from actorkit.clock import Clock, Randomness
 from actorkit.errors import ConfigurationError, JournalFailed
-from actorkit.ids import shard_of
+from actorkit.ids import PersistenceId, shard_of
 from actorkit.journal.protocols import Store
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.published import Published
@@ -22,6 +22,7 @@ from actorkit.readmodel.counters import ReadModelCounters
 from actorkit.readmodel.follower import Follower
 from actorkit.readmodel.journal_reader import JournalReader
 from actorkit.readmodel.replicator import Messenger, Ownership, Replicator
+from actorkit.readmodel.rereading import Rereading
 from actorkit.readmodel.settings import ReadModelSettings
 from actorkit.readmodel.tables import Tables
 from actorkit.readmodel.view import View
@@ -57,6 +58,7 @@ class ReadModel:
         self._types: dict[str, EntityType] = {}
         self._followers: list[Follower] = []
         self._adoption: Adoption | None = None
+        self._rereading = Rereading(self._reader(self._types), fatal=fatal)
         self.replicator: Replicator | None = None
         """On a node of a cluster; for experts."""
 
@@ -89,7 +91,7 @@ class ReadModel:
         """From now on what others publish comes from them; all types have been added."""
         replicator = self.replicator = Replicator(
             messenger,
-            ownership,
+            _Shown(ownership, self._rereading),
             store=self._store,
             owner=self._owner,
             clock=self._clock,
@@ -118,6 +120,7 @@ class ReadModel:
             follower.stop()
         if self._adoption is not None:
             await self._adoption.stop()
+        await self._rereading.stop()
         if self.replicator is not None:
             await self.replicator.stop()
         self._tables.close()
@@ -140,7 +143,7 @@ class ReadModel:
     @property
     def not_ready(self) -> str | None:
         """``None`` if it shows everything, as far as is known; else why not."""
-        if any(follower.busy for follower in self._followers):
+        if self._rereading.busy or any(follower.busy for follower in self._followers):
             return "its read model is catching up with the journal"
         if self.replicator is not None and self.replicator.catalog.uncovered and self._types:
             return f"its read model has nothing yet of {self.replicator.catalog.uncovered} shards"
@@ -179,9 +182,29 @@ class ReadModel:
         if self._adoption is not None:
             self._adoption.taken_over(shard, epoch, head)
 
+    def unread(self, pid: PersistenceId) -> None:
+        """An entity has left memory because it could not be read: what it committed last it may not have published."""
+        entity_type = self._types.get(pid.type)
+        if entity_type is not None:
+            self._rereading.add(shard_of(str(pid), self._store.shards), str(pid), entity_type)
+
     def _repair(self, shard: int, head: int) -> None:
         """Of this shard something was taken that cannot be: what its entities publish is read from the journal."""
         _log.error("readmodel.forged", shard=shard, head=head, action="its values are read from the journal")
         self._tables.forget(shard, greater_than=head)
         assert self._adoption is not None
         self._adoption.repair(shard)
+
+
+class _Shown:
+    """Implements ``Ownership``: what is not shown entirely counts as owned by somebody else."""
+
+    def __init__(self, ownership: Ownership, rereading: Rereading) -> None:
+        self._ownership = ownership
+        self._rereading = rereading
+
+    def owned_since(self, shard: int) -> int:
+        return 0 if self._rereading.pending(shard) else self._ownership.owned_since(shard)
+
+    def idle(self, shard: int) -> bool:
+        return self._ownership.idle(shard)

@@ -126,6 +126,13 @@ class Entities:
         """Whether none of the shard has calls in progress."""
         return not self._queue.of(shard.shard) and all(slot.idle for slot in self._slots_of(shard))
 
+    def settles(self, shard: Shard) -> bool:
+        """Whether one of the shard, whose epoch was raised, is still finding out what became of its appends."""
+        if shard.doubtful:
+            entities = [slot.entity for slot in self._slots_of(shard)]
+            shard.doubtful = any(entity is not None and entity.settling.failed for entity in entities)
+        return shard.doubtful
+
     def is_idle(self, shard: int, pid: PersistenceId) -> bool:
         """Whether it has nothing in progress, if it is in memory at all."""
         slot = self.slots.get(pid)

@@ -58,10 +58,12 @@ class Region:
         clock: Clock,
         settings: ShardingSettings,
         taken_over: Callable[[int, int, int], None] = lambda shard, epoch, head: None,
+        unread: Callable[[PersistenceId], None] = lambda pid: None,
         may_hold: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``taken_over(shard, epoch, head)`` is called for shards that others may have written before they became ours;
-        ``may_hold`` is as ``Leases`` has it."""
+        """``taken_over(shard, epoch, head)`` is called for shards that others may have written before they became ours,
+        ``unread(pid)`` for an entity that leaves memory because it could not be read. ``may_hold`` is as ``Leases`` has
+        it."""
         self._runtime = runtime
         self._loop = runtime.loop
         self._deadlines = runtime.deadlines
@@ -70,6 +72,7 @@ class Region:
         self._clock = clock
         self._settings = settings
         self._taken_over = taken_over
+        self._unread = unread
         self._may_hold = may_hold
         self._address_of: Callable[[str], str] = lambda owner: ""
         self._types: dict[str, EntityType] = {}
@@ -197,9 +200,12 @@ class Region:
         return shard not in self._by_number or self.memory.is_quiet(self._by_number[shard])
 
     def owned_since(self, shard: int) -> int:
-        """The epoch under which the shard was taken over from others, if nobody else can write it now; else 0."""
+        """The epoch under which the shard was taken over from others, if nobody else can write it now, and nothing is
+        stored that its entities do not know of; else 0."""
         owned = self._by_number.get(shard)
-        return owned.unbroken_since if owned is not None and owned.ready and owned.lease_is_valid() else 0
+        if owned is None or not owned.ready or not owned.lease_is_valid() or self.memory.settles(owned):
+            return 0
+        return owned.unbroken_since
 
     @property
     def buffered(self) -> int:
@@ -419,6 +425,7 @@ class Region:
         self.memory.recovered(pid, entity)
 
     def retire(self, pid: PersistenceId) -> None:
+        self._unread(pid)
         self._loop.call_soon(self.memory.retire, pid)
 
     def forget(self, pid: PersistenceId, entity: object) -> None:
@@ -427,6 +434,7 @@ class Region:
     # -------------------------------------------------------------------------------------------------------- shards
 
     def _acquired(self, shard: Shard, unbroken: bool, head: int) -> None:
+        shard.doubtful = True
         if not unbroken:
             self.memory.invalidate(shard)
             self._taken_over(shard.shard, shard.unbroken_since, head)

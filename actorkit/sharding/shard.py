@@ -33,7 +33,18 @@ class Leaseholder(Protocol):
 class Shard:
     """Implements ``ShardOwnership`` for the entities of one shard."""
 
-    __slots__ = ("_clock", "_doubts", "_leaseholder", "detour", "lease", "leaving", "shard", "tenure", "waiting")
+    __slots__ = (
+        "_clock",
+        "_doubts",
+        "_leaseholder",
+        "detour",
+        "doubtful",
+        "lease",
+        "leaving",
+        "shard",
+        "tenure",
+        "waiting",
+    )
 
     def __init__(self, shard: int, clock: Clock, leaseholder: Leaseholder, clock_rate_error: float) -> None:
         self.shard = shard
@@ -45,6 +56,8 @@ class Shard:
         self.detour = False
         """Calls of this process must not go straight to its entities: earlier ones are still on their way to another
         owner, or the shard is being handed off."""
+        self.doubtful = False
+        """Its epoch was raised, and its entities may not have found out yet what is stored of what they had sent."""
         self.leaving = False
         """It is being given up: what is undone does not run here again, and goes to the next owner."""
         self._clock = clock

@@ -1,0 +1,87 @@
+"""Rereading (a shell): entities whose newest events may be stored without being shown are read from the journal.
+
+An append in doubt may be stored all the same. Its entity finds out by reading the journal, and publishes what it finds.
+Where that cannot be read, the entity leaves memory: then nobody would publish what it committed last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from actorkit.errors import JournalError, JournalFailed
+from actorkit.persistence.declaration import EntityType
+from actorkit.readmodel.journal_reader import JournalReader
+
+__all__ = ["Rereading"]
+
+_log = structlog.get_logger("actorkit.readmodel")
+_RETRY_FIRST_S = 0.1
+_RETRY_MAX_S = 2.0
+
+
+class Rereading:
+    """Entities that are still to be read; at most those that there are."""
+
+    def __init__(self, reader: JournalReader, *, fatal: Callable[[JournalFailed], None]) -> None:
+        self._reader = reader
+        self._fatal = fatal
+        self._wanted: dict[int, dict[str, EntityType]] = {}
+        """By shard and stream."""
+        self._task: asyncio.Task[None] | None = None
+
+    def pending(self, shard: int) -> bool:
+        """Whether an entity of the shard is still to be read."""
+        return shard in self._wanted
+
+    @property
+    def busy(self) -> bool:
+        """Whether any entity is still to be read."""
+        return bool(self._wanted)
+
+    def add(self, shard: int, stream: str, entity_type: EntityType) -> None:
+        """The entity is to be read as soon as that can be done."""
+        self._wanted.setdefault(shard, {})[stream] = entity_type
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._read_all(), name="actorkit.readmodel.rereading")
+            self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
+            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
+
+    async def _read_all(self) -> None:
+        delay_s = _RETRY_FIRST_S
+        try:
+            while self._wanted:
+                shard, streams = next(iter(self._wanted.items()))
+                stream, entity_type = next(iter(streams.items()))
+                try:
+                    await self._reader.read_stream(entity_type, stream)
+                except JournalFailed as error:
+                    self._fatal(error)
+                    return
+                except JournalError as error:
+                    _log.warning("readmodel.not_read", stream=stream, why=str(error))
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                    # Others have their turn, too: one stream alone may be what cannot be read.
+                    del streams[stream]
+                    streams[stream] = entity_type
+                    self._wanted[shard] = self._wanted.pop(shard)
+                    continue
+                delay_s = _RETRY_FIRST_S
+                del streams[stream]
+                if not streams:
+                    del self._wanted[shard]
+        finally:
+            # At once, and not when its end is told: what is wanted in between would never be read.
+            self._task = None
