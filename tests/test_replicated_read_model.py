@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from actorkit.errors import AppendUncertain, ConfigurationError, JournalUnavaila
 from actorkit.ids import shard_of
 from actorkit.journal.protocols import Append, AppendResult, StoredSnapshot
 from actorkit.persistence import settling
+from actorkit.persistence.published import Published
 from actorkit.readmodel.catalog import Catalog
 from actorkit.readmodel.documents import Document
 from actorkit.readmodel.messages import Updates
@@ -252,6 +254,59 @@ async def test_what_goes_further_than_the_log_is_taken_back(tmp_path: Path) -> N
         await until(lambda: shows(reader, "p") == 7)
         await owner.get(Purse, "p").put(1)
         await until(lambda: shows(reader, "p") == 8)
+
+
+class NewerPurse(PersistentActor[AccountState, Put], name="purse"):
+    @command
+    def put(self, amount: int) -> int:
+        self.emit(Put(amount))
+        return self.state.balance
+
+    @published(version=2)
+    def balance(self) -> str | None:
+        return f"{self.state.balance} coins"
+
+    @published
+    def cents(self) -> int | None:
+        return self.state.balance * 100
+
+
+async def test_once_all_nodes_are_upgraded_all_show_what_the_new_version_publishes(tmp_path: Path) -> None:
+    seeds = (free_address(), free_address())
+
+    async def start(
+        stack: AsyncExitStack, address: str, entity: type[PersistentActor[AccountState, Put]]
+    ) -> ActorSystem:
+        node = ClusterNode(remoting=address, seeds=seeds)
+        settings = SystemSettings(readmodel=_SETTINGS)
+        journal = f"sqlite:///{tmp_path}/a.db"
+        system = ActorSystem(journal, name=address, shards=_SHARDS, entities=(entity,), cluster=node, settings=settings)
+        return await stack.enter_async_context(system)
+
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        systems = await asyncio.gather(*(start(stack, address, Purse) for address in seeds))
+        await asyncio.gather(*(system.own_all_shards() for system in systems))
+        for number in range(20):
+            await systems[0].get(Purse, f"p{number}").put(7)
+        upgraded: list[ActorSystem] = []
+        for system, address in zip(systems, seeds, strict=True):
+            await until(partial(all_show, system, 7))
+            await system.stop()
+            upgraded.append(await start(stack, address, NewerPurse))
+            await upgraded[-1].own_all_shards()
+            await until(partial(is_ready, upgraded[-1]))
+        for system in upgraded:
+            for view, value in ((NewerPurse.balance, "7 coins"), (NewerPurse.cents, 700)):
+                await until(partial(all_have, system, view, value))
+
+
+def is_ready(system: ActorSystem) -> bool:
+    return system.ready is None
+
+
+def all_have(system: ActorSystem, view: Published[Any, Any], value: object) -> bool:
+    entries = [system.view(view).get(f"p{number}") for number in range(20)]
+    return all(entry is not None and entry.value == value for entry in entries)
 
 
 async def test_a_class_that_was_not_named_is_not_replicated_and_says_so(tmp_path: Path) -> None:

@@ -63,10 +63,12 @@ class _Record:
 class Catalog:
     """The documents of one node, by shard."""
 
-    def __init__(self, shards: int, *, owned_since: Callable[[int], int]) -> None:
-        """``owned_since(shard)``: the epoch under which this node has taken it over, if it surely owns it; else 0."""
+    def __init__(self, shards: int, *, owned_since: Callable[[int], int], views: int = 0) -> None:
+        """``owned_since(shard)``: the epoch under which this node has taken it over, if it surely owns it; else 0.
+        ``views``: the digest of what this node publishes."""
         self._shards = shards
         self._owned_since = owned_since
+        self._views = views
         self._records: dict[int, _Record] = {}
         self._epochs: dict[int, int] = {}
 
@@ -115,9 +117,12 @@ class Catalog:
         return NOTHING if record is None else record.version
 
     def position(self, shard: int) -> int | None:
-        """Up to where in the shard's log its values are known here; ``None``: nobody has said, or not all is here."""
+        """Up to where in the shard's log all is known here that this node publishes; ``None``: nobody has said, or not
+        all is here."""
         document = self.document(shard)
-        return None if document is None or not document.complete else document.position
+        if document is None or not document.complete or document.views != self._views:
+            return None
+        return document.position
 
     # -------------------------------------------------------------------------------------------------------- changing
 

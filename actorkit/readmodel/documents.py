@@ -9,9 +9,10 @@ pycrdt keeps a trace of each value that was replaced, for ever. So a document is
 its keys: it begins again with what there is now, under the next ``rotation``. Who has anything of an earlier rotation
 pulls the new one from its start, and keeps what it knows until that has arrived.
 
-The empty key is the position marker: up to where in the shard's log the document surely shows everything. It is always
-written after what it covers, so whoever has a marker, and no key of which only the replaced values have arrived yet,
-has all that it covers. (Shapiro et al., "Conflict-free Replicated Data Types", 2011; the documents are Yjs's, see
+The empty key is the position marker: up to where in the shard's log the document surely shows everything that its
+writer publishes, and a digest of what that is, since another version of the program may publish something else. It is
+always written after what it covers, so whoever has a marker, and no key of which only the replaced values have arrived
+yet, has all that it covers. (Shapiro et al., "Conflict-free Replicated Data Types", 2011; the documents are Yjs's, see
 ``update_format``.)
 """
 
@@ -30,8 +31,8 @@ from actorkit.errors import UpdateRefused
 from actorkit.readmodel.stamp import (
     STAMP_BYTES,
     check_value,
-    decode_position,
-    encode_position,
+    decode_marker,
+    encode_marker,
 )
 from actorkit.readmodel.update_format import (
     CLIENT,
@@ -110,8 +111,9 @@ class _Updates:
 class Document:
     """A document that is written here, and only here."""
 
-    def __init__(self, shard: int, epoch: int, entries: Mapping[str, bytes], *, position: int) -> None:
-        """``entries``: as ``encode_value`` makes them, by key; they show the shard's log up to ``position``."""
+    def __init__(self, shard: int, epoch: int, entries: Mapping[str, bytes], *, position: int, views: int = 0) -> None:
+        """``entries``: as ``encode_value`` makes them, by key; of these views they show the shard's log up to
+        ``position``."""
         self.shard = shard
         self.epoch = epoch
         self.rotation = 0
@@ -119,6 +121,7 @@ class Document:
         self.clock = 0
         """How many values were written in this rotation."""
         self.position = position
+        self.views = views
         self._entries: dict[str, bytes] = {}
         self.entries: Mapping[str, bytes] = MappingProxyType(self._entries)
         """What it says now, deletions included; always current."""
@@ -157,7 +160,7 @@ class Document:
         """What was put shows the shard's log up to this position. An earlier one than before changes nothing."""
         if position > self.position:
             self.position = position
-            self._write({_MARKER: encode_position(position)})
+            self._write({_MARKER: encode_marker(position, self.views)})
 
     def missing(self, rotation: int, clock: int) -> Update | None:
         """What somebody needs who has this document up to ``clock`` of ``rotation``; ``None``: nothing.
@@ -195,7 +198,7 @@ class Document:
         self._doc: Doc[Any] = Doc(client_id=CLIENT)
         self._map: Map[Any] = self._doc.get(ROOT, type=Map)
         # The marker last: whoever has it has what it covers.
-        everything = {**self._entries, _MARKER: encode_position(self.position)}
+        everything = {**self._entries, _MARKER: encode_marker(self.position, self.views)}
         _set(self._doc, self._map, everything)
         self.rotation += 1
         self.clock = len(everything)
@@ -224,7 +227,8 @@ class Replica:
         """0: nothing is known yet."""
         self.clock = 0
         self.position = 0
-        """Up to where in the shard's log ``entries`` surely show everything."""
+        """Up to where in the shard's log ``entries`` surely show everything of ``views``."""
+        self.views = 0
         self.discarded = False
         """Everything was thrown away, because pycrdt failed; until something has arrived again."""
         self._entries: dict[str, bytes] = {}
@@ -284,6 +288,7 @@ class Replica:
             heads={} if begins else self._heads,
             seen=set() if begins else self._seen,
             marked=0 if begins else self._marked,
+            views=self.views,
         )
         for item in items:
             if item.clock + item.length > clock:
@@ -318,7 +323,7 @@ class Replica:
             del self._heads[clock]
         self._heads.update(change.heads)
         self._seen |= change.first
-        self._marked = change.marked
+        self._marked, self.views = change.marked, change.views
         changed: dict[str, bytes] = {}
         for key, value in change.values.items():
             if value is None:
@@ -348,13 +353,21 @@ class _Change:
     """What an update does to a copy, before anything is done."""
 
     def __init__(
-        self, entries: Mapping[str, bytes], *, clock: int, heads: Mapping[int, str], seen: Set[str], marked: int
+        self,
+        entries: Mapping[str, bytes],
+        *,
+        clock: int,
+        heads: Mapping[int, str],
+        seen: Set[str],
+        marked: int,
+        views: int,
     ) -> None:
         self._entries = entries
         self._clock = clock
         self._known_heads = heads
         self._seen = seen
         self.marked = marked
+        self.views = views
         self.heads: dict[int, str] = {}
         """Newest values that it brings, as in the copy."""
         self.replaced: set[int] = set()
@@ -384,7 +397,7 @@ class _Change:
 
     def _mark(self, value: bytes | None) -> None:
         if value is not None:
-            marked = decode_position(value)
+            marked, self.views = decode_marker(value)
             if marked < self.marked:
                 raise UpdateRefused("an update", f"its position goes back from {self.marked} to {marked}")
             self.marked = marked

@@ -98,6 +98,7 @@ class ReadModel:
             randomness=self._randomness,
             settings=self._settings,
             counters=self.counters,
+            views=self._tables.views,
             encode=self._tables.encode,
             changed=self._tables.take,
             forged=self._repair,

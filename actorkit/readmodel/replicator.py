@@ -76,13 +76,15 @@ class Replicator:
         randomness: Randomness,
         settings: ReadModelSettings,
         counters: ReadModelCounters,
+        views: int,
         encode: Callable[[str], bytes | None],
         changed: Callable[[int, Mapping[str, bytes]], None],
         forged: Callable[[int, int], None],
         fatal: Callable[[JournalFailed], None],
     ) -> None:
-        """``encode(key)`` is the value of a key as it is now, with its stamp. ``changed(shard, entries)`` takes what
-        others have published; ``forged(shard, head)`` says that of a shard more was taken than its log has."""
+        """``views``: the digest of all that this node publishes. ``encode(key)`` is the value of a key as it is now,
+        with its stamp. ``changed(shard, entries)`` takes what others have published; ``forged(shard, head)`` says that
+        of a shard more was taken than its log has."""
         self._messenger = messenger
         self._ownership = ownership
         self._store = store
@@ -90,12 +92,13 @@ class Replicator:
         self._clock = clock
         self._settings = settings
         self._counters = counters
+        self._views = views
         self._encode = encode
         self._changed = changed
         self._forged = forged
         self._fatal = fatal
         self._loop = asyncio.get_running_loop()
-        self.catalog = Catalog(store.shards, owned_since=ownership.owned_since)
+        self.catalog = Catalog(store.shards, owned_since=ownership.owned_since, views=views)
         self._core = AntiEntropy(
             self.catalog, generation=store.generation, settings=settings, rng=randomness, counters=counters
         )
@@ -164,7 +167,7 @@ class Replicator:
 
     def begin(self, shard: int, epoch: int, keys: Iterable[str], position: int) -> None:
         """This node has taken the shard over under that epoch, and these are all its keys, as far as the position."""
-        document = Document(shard, epoch, self._encoded(keys), position=position)
+        document = Document(shard, epoch, self._encoded(keys), position=position, views=self._views)
         if self.catalog.begin(document):
             self._core.changed(shard)
             self._counters.adopted += 1

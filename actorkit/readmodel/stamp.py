@@ -1,4 +1,4 @@
-"""Stamps: which of two values of a key is the newer one; and how values and positions are written as bytes.
+"""Stamps: which of two values of a key is the newer one; and how values and markers are written as bytes.
 
 A key belongs to one entity, whose sequence only ever grows; of one sequence, a newer version of what is published wins.
 So the pair (sequence, view version) orders everything that is ever said of a key, without any clock. In memory it is
@@ -15,14 +15,15 @@ from typing import Final, NamedTuple
 from actorkit.errors import UpdateRefused
 
 __all__ = [
-    "POSITION_BYTES",
+    "MARKER_BYTES",
     "STAMP_BYTES",
     "VALUE_MAX_BYTES",
+    "Marker",
     "Value",
     "check_value",
-    "decode_position",
+    "decode_marker",
     "decode_value",
-    "encode_position",
+    "encode_marker",
     "encode_value",
     "sequence_of",
     "stamp_of",
@@ -31,8 +32,8 @@ __all__ = [
 STAMP_BYTES: Final = 10
 """Eight of the sequence, two of the view version."""
 
-POSITION_BYTES: Final = 8
-"""Of a log's position."""
+MARKER_BYTES: Final = 16
+"""Eight of a log's position, eight of what is published."""
 
 VALUE_MAX_BYTES: Final = 1 << 16
 """One value with its stamp, the same on every node. Several must fit into one update (``UPDATE_MAX_BYTES``), and every
@@ -40,6 +41,8 @@ node holds all of them."""
 
 _HEAD_BYTES: Final = STAMP_BYTES + 1
 _SEQUENCE_BYTES: Final = 8
+_POSITION_BYTES: Final = 8
+_VIEWS_BYTES: Final = 8
 _SEQUENCE_LIMIT: Final = 1 << 53
 _VIEW_VERSION_BITS: Final = 16
 _VIEW_VERSION_LIMIT: Final = 1 << _VIEW_VERSION_BITS
@@ -52,6 +55,15 @@ class Value(NamedTuple):
     stamp: int
     deleted: bool
     payload: bytes
+
+
+class Marker(NamedTuple):
+    """What a document shows."""
+
+    position: int
+    """Up to where in the shard's log."""
+    views: int
+    """The digest of what its writer publishes, see ``Tables.views``: of what it does not know it shows nothing."""
 
 
 def stamp_of(sequence: int, view_version: int) -> int:
@@ -103,18 +115,18 @@ def decode_value(data: bytes) -> Value:
     return Value(stamp, data[STAMP_BYTES] == _DELETED, bytes(data[_HEAD_BYTES:]))
 
 
-def encode_position(position: int) -> bytes:
-    """A position in a shard's log. Raises ``ValueError`` out of range."""
+def encode_marker(position: int, views: int = 0) -> bytes:
+    """A marker. Raises ``ValueError`` for a position out of range (0 to 2**53 - 1)."""
     if not 0 <= position < _SEQUENCE_LIMIT:
         raise ValueError(f"a position is 0 to 2**53 - 1, not {position}")
-    return position.to_bytes(POSITION_BYTES, "big")
+    return position.to_bytes(_POSITION_BYTES, "big") + views.to_bytes(_VIEWS_BYTES, "big")
 
 
-def decode_position(data: bytes) -> int:
-    """The reverse of ``encode_position``. Raises ``UpdateRefused`` for anything that it cannot have written."""
-    if len(data) != POSITION_BYTES:
-        raise UpdateRefused("a position", f"it has {len(data)} bytes instead of {POSITION_BYTES}")
-    position = int.from_bytes(data, "big")
+def decode_marker(data: bytes) -> Marker:
+    """The reverse of ``encode_marker``. Raises ``UpdateRefused`` for anything that it cannot have written."""
+    if len(data) != MARKER_BYTES:
+        raise UpdateRefused("a marker", f"it has {len(data)} bytes instead of {MARKER_BYTES}")
+    position = int.from_bytes(data[:_POSITION_BYTES], "big")
     if position >= _SEQUENCE_LIMIT:
-        raise UpdateRefused("a position", f"{position} is not below 2**53")
-    return position
+        raise UpdateRefused("a marker", f"its position {position} is not below 2**53")
+    return Marker(position, int.from_bytes(data[_POSITION_BYTES:], "big"))

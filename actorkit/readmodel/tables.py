@@ -7,6 +7,7 @@ reads. This module is where one becomes the other. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from actorkit.errors import DeclarationError, UpdateRefused
@@ -14,7 +15,7 @@ from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.published import Published
 from actorkit.readmodel.counters import ReadModelCounters
 from actorkit.readmodel.lww_map import LwwMap
-from actorkit.readmodel.stamp import decode_value, encode_value
+from actorkit.readmodel.stamp import STAMP_BYTES, decode_value, encode_value, sequence_of
 
 __all__ = ["Table", "Tables"]
 
@@ -39,6 +40,8 @@ class Tables:
         self._by_prefix: dict[str, Table] = {}
         self._keys: dict[int, dict[str, None]] = {}
         """The keys of each shard, in the order in which they were first seen."""
+        self._foreign: dict[str, bytes] = {}
+        """By key the newest value, as it travels, that cannot be shown here: another version of the program made it."""
 
     def add(self, entity_type: EntityType) -> dict[str, LwwMap[Any]]:
         """Keeps what the type publishes from now on. Returns those maps that are new, by the method's name."""
@@ -50,6 +53,12 @@ class Tables:
                 table = Table(view, added[name], prefix)
                 self._by_name[entity_type.name, name] = self._by_prefix[prefix] = table
         return added
+
+    @property
+    def views(self) -> int:
+        """A digest of all that is published: another one means that something else is, or in another version."""
+        views = sorted(f"{table.prefix}{table.published.version}" for table in self._by_prefix.values())
+        return int.from_bytes(blake2b("\n".join(views).encode(), digest_size=8).digest(), "big")
 
     def get(self, type: str, view: str) -> Table | None:
         """The table of a published method, if it was added."""
@@ -72,12 +81,12 @@ class Tables:
 
     def encode(self, key: str) -> bytes | None:
         """The value of a key as it travels, with its stamp; ``None``: nothing was said of it, or it cannot travel."""
+        foreign = self._foreign.get(key)
         table, id = self._split(key)
-        if table is None:
-            return None
-        stamp = table.values.stamp(id)
-        if stamp == 0:
-            return None
+        stamp = 0 if table is None else table.values.stamp(id)
+        if table is None or stamp == 0 or (foreign is not None and _stamp_of(foreign) > stamp):
+            return foreign
+        self._foreign.pop(key, None)
         entry = table.values.entries.get(id)
         try:
             return encode_value(stamp, None if entry is None else table.published.encode(entry.value))
@@ -86,13 +95,14 @@ class Tables:
             return None
 
     def take(self, shard: int, entries: Mapping[str, bytes]) -> None:
-        """Takes values that another node has published. Those of types that are not known here are only passed on."""
+        """Takes values that another node has published. Those that are not known here are only passed on."""
         for key, data in entries.items():
             if key == _POSITION_KEY:
                 continue
             self.note(shard, key)
             table, id = self._split(key)
             if table is None:
+                self._keep(key, data)
                 continue
             try:
                 value = decode_value(data)
@@ -100,12 +110,21 @@ class Tables:
                     shown = None if value.deleted else table.published.decode(value.payload)
                     table.values.put(id, value.stamp, shown)
             except (UpdateRefused, ValueError):
-                # A newer program may publish something else under this name; it is known again once this one is newer.
+                # A newer program may publish something else under this name.
                 self._counters.values_refused += 1
+                self._keep(key, data)
+
+    def _keep(self, key: str, data: bytes) -> None:
+        known = self._foreign.get(key)
+        if known is None or data[:STAMP_BYTES] > known[:STAMP_BYTES]:
+            self._foreign[key] = data
 
     def forget(self, shard: int, *, greater_than: int) -> None:
         """Takes back what claims to show later events of the shard's entities than that: nobody has committed it."""
         for key in self.keys(shard):
+            foreign = self._foreign.get(key)
+            if foreign is not None and sequence_of(_stamp_of(foreign)) > greater_than:
+                del self._foreign[key]
             table, id = self._split(key)
             if table is not None and table.values.version(id) > greater_than:
                 table.values.take_back(id)
@@ -118,3 +137,7 @@ class Tables:
     def _split(self, key: str) -> tuple[Table | None, str]:
         view_end = key.find("/", key.find("/") + 1) + 1
         return self._by_prefix.get(key[:view_end]), key[view_end:]
+
+
+def _stamp_of(data: bytes) -> int:
+    return int.from_bytes(data[:STAMP_BYTES], "big")

@@ -37,6 +37,16 @@ def test_what_was_verified_once_stays_so() -> None:
     assert catalog.take(update_of(6)) == ENTRY
 
 
+def test_a_position_says_nothing_of_views_that_its_writer_did_not_know() -> None:
+    for views, position in ((7, 1), (8, None)):
+        catalog = Catalog(1, owned_since=lambda shard: 0, views=views)
+        update = Document(0, 6, ENTRY, position=1, views=7).missing(0, 0)
+        assert update is not None
+        catalog.verified({0: 6})
+        assert catalog.take(update) == ENTRY
+        assert catalog.position(0) == position
+
+
 def test_no_activation_has_the_epoch_of_a_shard_that_was_never_activated() -> None:
     catalog = Catalog(1, owned_since=lambda shard: 0)
     for epoch in (0, -1):

@@ -16,7 +16,7 @@ from pycrdt import Doc, Map
 from actorkit.errors import UpdateRefused
 from actorkit.readmodel import documents
 from actorkit.readmodel.documents import Document, Replica, Update
-from actorkit.readmodel.stamp import encode_position, encode_value, stamp_of
+from actorkit.readmodel.stamp import encode_marker, encode_value, stamp_of
 from actorkit.readmodel.update_format import CLIENT, ROOT, UPDATE_MAX_BYTES, cut
 from actorkit.wire import Codec
 
@@ -241,11 +241,11 @@ def test_copies_fed_in_any_order_by_anyone_show_what_was_written_and_what_pycrdt
                 assert key not in before or before[key][:10] < each[:10]
             for key, least in shown.get(copy.position, {}).items():
                 assert copy.entries[key][:10] >= least[:10], "its position says that it shows this"
-            assert held(copy).items() <= {**copy.entries, "": encode_position(copy.position)}.items()
+            assert held(copy).items() <= {**copy.entries, "": encode_marker(copy.position)}.items()
     for copy in copies:
         pull(written_here, copy)
         assert dict(copy.entries) == dict(written_here.entries)
-        assert held(copy) == {**written_here.entries, "": encode_position(written_here.position)}
+        assert held(copy) == {**written_here.entries, "": encode_marker(written_here.position)}
         assert (copy.rotation, copy.clock, copy.position) == (
             written_here.rotation,
             written_here.clock,
@@ -412,7 +412,7 @@ def test_damage_under_a_forged_checksum_never_makes_pycrdt_hold_something_else_t
         else:
             taken += 1
             shown = {key: each for key, each in copy.entries.items() if key not in copy._hidden}
-            assert held(copy) == {**shown, "": encode_position(copy._marked)}
+            assert held(copy) == {**shown, "": encode_marker(copy._marked, copy.views)}
     assert 0 < taken < len(data) * 8
 
 
@@ -460,9 +460,9 @@ def test_malformed_values_and_positions_are_refused_with_the_whole_update() -> N
     for bad in (b"", bytes(7), b"\xff" * 8):
         refused(copy, forged({"b": value(7), "": bad}))
     doc: Doc[Any] = Doc(client_id=CLIENT)
-    written(doc, {"a": value(5), "": encode_position(9)}, {"": encode_position(8)})
+    written(doc, {"a": value(5), "": encode_marker(9)}, {"": encode_marker(8)})
     both = [cut(doc.get_update(b"\1\1\2"))[0]]
-    assert copy.apply(forged({"a": value(5), "": encode_position(9)})) == {}
+    assert copy.apply(forged({"a": value(5), "": encode_marker(9)})) == {}
     assert copy.position == 9
     assert "goes back" in refused(copy, sealed(Update(SHARD, EPOCH, 2, 2, 3, b"", 0), data=both[0]))
 
@@ -594,7 +594,7 @@ def test_where_pycrdt_fails_to_write_the_document_is_rewritten(
         assert written_here.put({"a": value(2)}) == 1
     assert written_here.rotation == 2
     assert pull(written_here, copy) == {"a": value(2)}
-    assert held(copy) == {"a": value(2), "": encode_position(1)}
+    assert held(copy) == {"a": value(2), "": encode_marker(1)}
 
 
 @pytest.mark.parametrize("error", [PanicException("bounds"), ValueError("cannot encode")])

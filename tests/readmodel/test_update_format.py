@@ -15,9 +15,9 @@ from pycrdt import Array, Doc, Map, Text
 from actorkit.errors import UpdateRefused
 from actorkit.readmodel.stamp import (
     VALUE_MAX_BYTES,
-    decode_position,
+    decode_marker,
     decode_value,
-    encode_position,
+    encode_marker,
     encode_value,
     sequence_of,
     stamp_of,
@@ -346,11 +346,12 @@ def test_stamps_and_payloads_out_of_range_are_never_written() -> None:
         encode_value(stamp_of(1, 0), bytes(VALUE_MAX_BYTES))
 
 
-def test_positions_come_back_and_malformed_ones_are_refused() -> None:
+def test_markers_come_back_and_malformed_ones_are_refused() -> None:
     for position in (0, 1, 2**53 - 1):
-        assert decode_position(encode_position(position)) == position
-    for data in (b"", bytes(7), bytes(9), b"\xff" * 8):
+        for views in (0, 1, 2**64 - 1):
+            assert decode_marker(encode_marker(position, views)) == (position, views)
+    for data in (b"", bytes(8), bytes(15), bytes(17), b"\xff" * 16):
         with pytest.raises(UpdateRefused):
-            decode_position(data)
+            decode_marker(data)
     with pytest.raises(ValueError, match="position"):
-        encode_position(2**53)
+        encode_marker(2**53)
