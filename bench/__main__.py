@@ -23,8 +23,18 @@ from rich.table import Table
 from bench.measure import RESULTS, run_benchmark
 
 BENCHMARKS = (
-    *("ask", "durable_commands", "latency", "recovery", "http_reserve"),
-    *("availability", "remote_ask", "remote_region"),
+    "ask",
+    "durable_commands",
+    "latency",
+    "recovery",
+    "http_reserve",
+    "availability",
+    "remote_ask",
+    "remote_region",
+    "replication",
+    "read_model_size",
+    "read_model_overload",
+    "roster",
 )
 
 

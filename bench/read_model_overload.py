@@ -2,8 +2,8 @@
 
 Three nodes in one process; every link between them takes so many bytes a second and delays each message. First the
 rate that the links just take is found; then all nodes write at ten times of that for a minute. Nothing is refused:
-of each pool only what is newest is sent. What waits, memory, how long it takes after the last write until all nodes
-show the same, and how soon single changes are seen then, against before.
+of each pool only what is newest is sent. What is under way, memory, how long it takes after the last write until all
+nodes show the same, and how soon single changes are seen then, against before.
 
 ``python -m bench.read_model_overload 60`` for the whole minute; less by default.
 """
@@ -55,15 +55,15 @@ class _Load:
         node.change(id, self.versions[id])
         return id, node
 
-    async def write(self, rate: float, seconds: float, look: list[tuple[int, int, int]]) -> float:
-        """Returns how many changes a second were made; appends how much waits to ``look``."""
+    async def write(self, rate: float, seconds: float, look: list[int]) -> float:
+        """Returns how many changes a second were made; appends the process's memory to ``look``."""
         began_s, made, looked_s = time.monotonic(), self.made, 0.0
         while (spent_s := time.monotonic() - began_s) < seconds:
             while self.made - made < rate * spent_s:
                 self.change()
             if spent_s - looked_s > 0.1:
                 looked_s = spent_s
-                look.append((max(map(_waiting_keys, self._nodes)), max(map(_waiting_shards, self._nodes)), rss_bytes()))
+                look.append(rss_bytes())
             await asyncio.sleep(TICK_S)
         return (self.made - made) / (time.monotonic() - began_s)
 
@@ -87,16 +87,6 @@ class _Load:
         return delays
 
 
-def _waiting_keys(node: Node) -> int:
-    assert node.replicator is not None
-    return node.replicator.waiting_keys
-
-
-def _waiting_shards(node: Node) -> int:
-    assert node.replicator is not None
-    return node.replicator.waiting_shards
-
-
 async def _measure(seconds: float) -> dict[str, Any]:
     network = Network()
     nodes = await nodes_of(network, 3)
@@ -111,7 +101,7 @@ async def _measure(seconds: float) -> dict[str, Any]:
     gc.collect()
     memory = rss_bytes()
     network.queued_bytes_max = 0
-    look: list[tuple[int, int, int]] = []
+    look: list[int] = []
     made = await load.write(TIMES * taken, seconds, look)
     converged_s = await load.converge()
     after = await load.seen_after()
@@ -123,12 +113,10 @@ async def _measure(seconds: float) -> dict[str, Any]:
         "changes/s that the links take": taken,
         "changes/s made": made,
         "seconds": seconds,
-        "keys waiting on a node, max": max(keys for keys, _, _ in look),
-        "shards waiting for both peers, max": max(shards for _, shards, _ in look),
         "bytes under way on all links, max": network.queued_bytes_max,
         "RSS before": memory,
-        "RSS max, first half": max(rss for _, _, rss in look[:middle]),
-        "RSS max, second half": max(rss for _, _, rss in look[middle:]),
+        "RSS max, first half": max(look[:middle]),
+        "RSS max, second half": max(look[middle:]),
         "converged after s": converged_s,
         "single change seen after s, before": statistics.median(before),
         "single change seen after s, afterwards": statistics.median(after),

@@ -1,7 +1,7 @@
 """What do many updates leave behind? Memory and the size of the documents, against those of a fresh map.
 
 Two nodes in one process, 300 pools; each change is written into a document and sent: the next one is made when the
-other node has heard. ``python -m bench.read_model_size 10000000`` makes ten million changes (some twenty minutes); the
+other node has heard. ``python -m bench.read_model_size 10000000`` makes ten million changes (ten to forty minutes); the
 default is enough for every document to have been written anew many times.
 """
 
@@ -21,7 +21,7 @@ from bench.read_models import Network, Node, document_bytes, nodes_of, rss_bytes
 from bench.shown import pools_of
 
 POOLS = 300
-UPDATES = 300_000
+UPDATES = 150_000
 LOOKS = 20
 TIMES = 4.0
 

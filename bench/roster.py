@@ -38,7 +38,7 @@ POOLS = 300
 BYTES_PER_S = 5_000.0
 DELAY_S = 0.001
 MULTIPLES = (0.5, 1.0, 2.5, 5.0, 10.0)
-STEP_S = 4.0
+STEP_S = 3.0
 CLOSED_CALLS = 60
 """In progress on all nodes while the capacity is measured."""
 NORMAL = 0.5
@@ -49,7 +49,7 @@ AGE_MAX_S = 1.0
 """A reservation is released between these ages, or never."""
 WINDOW_S = 0.5
 RECOVERED_PART = 0.99
-RECOVERY_MAX_S = 30.0
+RECOVERY_MAX_S = 20.0
 RECOVERY_BOUND_S = 5.0
 SEED = 20180301
 
