@@ -137,11 +137,14 @@ class ActorSystem:
     async def start(self) -> None:
         """Opens the journal and takes calls. Raises ``JournalError`` where the journal cannot be opened.
 
-        If it raises, everything is closed again. Where nobody has configured structlog, its lines go to stderr from now
-        on, without the values of local variables.
+        If it raises, everything is closed again. After ``stop`` it may be started again, as another incarnation. Where
+        nobody has configured structlog, its lines go to stderr from now on, without the values of local variables.
         """
         if not structlog.is_configured():
             logs.configure()
+        if self._stage != _NOT_STARTED:
+            # Nobody may take it for the one that has left.
+            self.node = NodeId(self.node.name, self._randomness.token(8).hex())
         async with AsyncExitStack() as opened:
             await self._start(opened)
             self._open = opened.pop_all()
@@ -405,7 +408,8 @@ class ActorSystem:
             raise DeclarationError(f"{published!r} publishes nothing: a view is of a method marked with @published")
         if published.owner is None:
             raise DeclarationError(f"{published.name} is not a method of a persistent actor")
-        return self.read_model.view(self._registered(published.owner), published)
+        entity_type = self._registered(published.owner)
+        return self.read_model.view(entity_type, published)
 
     async def shards(self) -> list[ShardStatus]:
         """Who owns each shard, under which epoch, and the position of its newest record."""

@@ -57,6 +57,8 @@ async def test_a_system_that_has_not_started_or_has_stopped_says_so() -> None:
     assert system.ready == "it has not been started"
     with pytest.raises(ConfigurationError, match="has not been started"):
         system.get(Account, "a")
+    with pytest.raises(ConfigurationError, match="has not been started"):
+        system.view(Account.total)
     await system.stop()
     await system.start()
     assert system.ready is None
@@ -111,6 +113,18 @@ async def test_the_views_of_entities_that_are_named_at_the_start_are_caught_up()
             while system.ready is not None:
                 await asyncio.sleep(0)
         assert view.get("a") == (3, 1)
+
+
+async def test_a_view_that_is_asked_for_after_the_stop_leaves_nothing_running() -> None:
+    system = ActorSystem()
+    await system.start()
+    await system.stop()
+    before = asyncio.all_tasks()
+    view = system.view(Account.total)
+    assert len(view) == 0
+    assert asyncio.all_tasks() == before
+    async with asyncio.timeout(5):
+        assert [change async for change in view.changes()] == []
 
 
 async def test_plain_actors_live_beside_entities() -> None:

@@ -256,6 +256,17 @@ async def test_what_goes_further_than_the_log_is_taken_back(tmp_path: Path) -> N
         await until(lambda: shows(reader, "p") == 8)
 
 
+async def test_a_system_that_has_stopped_may_start_again_as_another_incarnation(tmp_path: Path) -> None:
+    async with cluster(tmp_path, nodes=2) as (staying, restarted):
+        await staying.get(Purse, "p").put(7)
+        node = restarted.node
+        await restarted.stop()
+        await restarted.start()
+        assert (restarted.node.name, restarted.node == node) == (node.name, False)
+        await restarted.own_all_shards()
+        await until(partial(shows_value, restarted, "p", 7))
+
+
 class NewerPurse(PersistentActor[AccountState, Put], name="purse"):
     @command
     def put(self, amount: int) -> int:

@@ -21,7 +21,7 @@ class ReadModelCounters(msgspec.Struct):
     gaps: int = 0
     """Updates that built on something that was missed; it was asked for."""
     values_refused: int = 0
-    """Values that do not fit the type declared here."""
+    """Values that do not fit the type declared here, or that are too large to travel: nothing is shown instead."""
     rewrites: int = 0
     """Documents written anew because they had grown."""
     adopted: int = 0

@@ -59,6 +59,7 @@ class ReadModel:
         self._followers: list[Follower] = []
         self._adoption: Adoption | None = None
         self._rereading = Rereading(self._reader(self._types), fatal=fatal)
+        self._stopped = False
         self.replicator: Replicator | None = None
         """On a node of a cluster; for experts."""
 
@@ -84,6 +85,9 @@ class ReadModel:
         """As ``add``, in a process that is no node of a cluster, from the journal."""
         if entity_type.name not in self._types and entity_type.published:
             self.add(entity_type)
+            if self._stopped:
+                self._tables.close()
+                return
             types = {entity_type.name: entity_type}
             self._followers.append(Follower(self._store, self._reader(types), entity_type.name, fatal=self._fatal))
 
@@ -117,6 +121,7 @@ class ReadModel:
         replicator.start()
 
     async def stop(self) -> None:
+        self._stopped = True
         for follower in self._followers:
             follower.stop()
         if self._adoption is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "encode_value",
     "sequence_of",
     "stamp_of",
+    "view_version_of",
 ]
 
 STAMP_BYTES: Final = 10
@@ -80,12 +81,17 @@ def sequence_of(stamp: int) -> int:
     return stamp >> _VIEW_VERSION_BITS
 
 
+def view_version_of(stamp: int) -> int:
+    """The version of what is published that a stamp stands for."""
+    return stamp % _VIEW_VERSION_LIMIT
+
+
 def encode_value(stamp: int, payload: bytes | None) -> bytes:
     """The bytes under a key; ``None``: deleted.
 
     Raises ``UpdateRefused`` for a payload that no node would take, ``ValueError`` for a stamp out of range.
     """
-    stamp_of(sequence_of(stamp), stamp % _VIEW_VERSION_LIMIT)
+    stamp_of(sequence_of(stamp), view_version_of(stamp))
     head = stamp.to_bytes(STAMP_BYTES, "big")
     if payload is None:
         return head + b"\1"

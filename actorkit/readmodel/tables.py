@@ -15,7 +15,7 @@ from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.published import Published
 from actorkit.readmodel.counters import ReadModelCounters
 from actorkit.readmodel.lww_map import LwwMap
-from actorkit.readmodel.stamp import STAMP_BYTES, decode_value, encode_value, sequence_of
+from actorkit.readmodel.stamp import STAMP_BYTES, decode_value, encode_value, sequence_of, view_version_of
 
 __all__ = ["Table", "Tables"]
 
@@ -80,7 +80,10 @@ class Tables:
         keys[key] = None
 
     def encode(self, key: str) -> bytes | None:
-        """The value of a key as it travels, with its stamp; ``None``: nothing was said of it, or it cannot travel."""
+        """The value of a key as it travels, with its stamp; ``None``: nothing was said of it.
+
+        One that cannot travel (too large, or without a form) travels as a deletion: rather nothing than an older value.
+        """
         foreign = self._foreign.get(key)
         table, id = self._split(key)
         stamp = 0 if table is None else table.values.stamp(id)
@@ -92,7 +95,7 @@ class Tables:
             return encode_value(stamp, None if entry is None else table.published.encode(entry.value))
         except (DeclarationError, UpdateRefused):
             self._counters.values_refused += 1
-            return None
+            return encode_value(stamp, None)
 
     def take(self, shard: int, entries: Mapping[str, bytes]) -> None:
         """Takes values that another node has published. Those that are not known here are only passed on."""
@@ -104,15 +107,27 @@ class Tables:
             if table is None:
                 self._keep(key, data)
                 continue
+            self._show(table, id, key, data)
+
+    def _show(self, table: Table, id: str, key: str, data: bytes) -> None:
+        try:
+            value = decode_value(data)
+        except UpdateRefused:
+            self._counters.values_refused += 1
+            return
+        if value.stamp <= table.values.stamp(id):
+            return
+        shown: Any = None
+        if not value.deleted:
             try:
-                value = decode_value(data)
-                if value.stamp > table.values.stamp(id):
-                    shown = None if value.deleted else table.published.decode(value.payload)
-                    table.values.put(id, value.stamp, shown)
-            except (UpdateRefused, ValueError):
-                # A newer program may publish something else under this name.
+                shown = table.published.decode(value.payload)
+            except ValueError:
                 self._counters.values_refused += 1
-                self._keep(key, data)
+                if view_version_of(value.stamp) > table.values.view_version:
+                    # A newer program publishes something else under this name: it can be passed on.
+                    self._keep(key, data)
+                    return
+        table.values.put(id, value.stamp, shown)
 
     def _keep(self, key: str, data: bytes) -> None:
         known = self._foreign.get(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actorkit import PersistentActor, published
 from actorkit.persistence.actor import entity_type_of
 from actorkit.readmodel.counters import ReadModelCounters
-from actorkit.readmodel.stamp import encode_value, stamp_of
+from actorkit.readmodel.stamp import VALUE_MAX_BYTES, encode_value, stamp_of
 from actorkit.readmodel.tables import Tables
 from tests.persistence.actors import AccountState, Put
 
@@ -24,6 +24,12 @@ class NewerPurse(PersistentActor[AccountState, Put], name="purse"):
     @published
     def cents(self) -> int | None:
         return self.state.balance * 100
+
+
+class Letter(PersistentActor[AccountState, Put], name="letter"):
+    @published
+    def text(self) -> str:
+        return ""
 
 
 def tables_of(*classes: type[PersistentActor[AccountState, Put]]) -> Tables:
@@ -47,6 +53,22 @@ def test_what_another_version_of_the_program_publishes_is_passed_on() -> None:
     assert table is not None
     table.values.publish("p", 6, 8)
     assert tables.encode("purse/balance/p") == encode_value(stamp_of(6, 1), b"\x08")
+
+
+def test_of_a_value_that_cannot_travel_nothing_is_shown_rather_than_an_older_one() -> None:
+    key = "letter/text/p"
+    owner, reader = tables_of(Letter), tables_of(Letter)
+    for sequence, value in ((1, "good"), (2, "x" * VALUE_MAX_BYTES), (3, "good"), (4, 5)):
+        table, shown = owner.get("letter", "text"), reader.get("letter", "text")
+        assert table is not None
+        assert shown is not None
+        table.values.publish("p", sequence, value)
+        data = owner.encode(key)
+        assert data is not None
+        reader.take(0, {key: data})
+        assert shown.values.version("p") == sequence
+        entry = shown.values.entries.get("p")
+        assert (None if entry is None else entry.value) == ("good" if value == "good" else None)
 
 
 def test_what_nobody_has_committed_is_not_passed_on() -> None:
