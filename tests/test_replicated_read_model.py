@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,8 @@ async def test_a_node_that_starts_alone_on_an_old_journal_reads_it(tmp_path: Pat
         assert {id: entry.value for id, entry in system.view(Purse.balance).items().items()} == {
             f"p{number}": number + 1 for number in range(20)
         }
-        assert system.read_model_age_s == 0
+        # It is computed anew only some milliseconds after somebody has asked, as ``ready`` does.
+        await until(lambda: system.read_model_age_s == 0)
 
 
 async def test_what_an_owner_committed_and_told_nobody_its_successor_reads_from_the_journal(
@@ -254,6 +255,35 @@ async def test_what_goes_further_than_the_log_is_taken_back(tmp_path: Path) -> N
         await until(lambda: shows(reader, "p") == 7)
         await owner.get(Purse, "p").put(1)
         await until(lambda: shows(reader, "p") == 8)
+
+
+async def test_a_node_is_ready_only_once_it_can_say_how_old_its_answers_may_be(tmp_path: Path) -> None:
+    seeds = (free_address(), free_address())
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        for address in seeds:
+            node = ClusterNode(remoting=address, seeds=seeds)
+            system = ActorSystem(f"sqlite:///{tmp_path}/a.db", name=address, entities=(Purse,), cluster=node)
+            await stack.enter_async_context(system)
+            while system.ready is not None:
+                await asyncio.sleep(0)
+            assert system.read_model_age_s < 60
+
+
+async def test_a_node_that_stops_claims_nothing_of_shards_once_others_may_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages: list[float] = []
+    async with cluster(tmp_path, nodes=1) as (system,):
+        release = system.store.release
+
+        async def release_slowly(epochs: Mapping[int, int], *, owner: str) -> None:
+            await release(epochs, owner=owner)
+            await asyncio.sleep(0.2)
+            ages.append(system.read_model_age_s)
+
+        monkeypatch.setattr(system.store, "release", release_slowly)
+    assert ages
+    assert min(ages) >= 0.2
 
 
 async def test_a_system_that_has_stopped_may_start_again_as_another_incarnation(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ class ReadModel:
             return "its read model is catching up with the journal"
         if self.replicator is not None and self.replicator.catalog.uncovered and self._types:
             return f"its read model has nothing yet of {self.replicator.catalog.uncovered} shards"
+        if self._types and self.oldest_s == float("inf"):
+            return "nobody has told yet how old its read model may be"
         return None
 
     @property

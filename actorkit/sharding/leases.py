@@ -104,7 +104,7 @@ class Leases:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._give_up({number: shard.epoch for number, shard in self._held.items()})
+        await self.release(list(self._held.values()))
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """A task without which shards would have no owner any more has ended: it must not have crashed."""
