@@ -258,10 +258,10 @@ async def test_what_goes_further_than_the_log_is_taken_back(tmp_path: Path) -> N
 
 
 async def test_a_node_is_ready_only_once_it_can_say_how_old_its_answers_may_be(tmp_path: Path) -> None:
-    seeds = (free_address(), free_address())
+    addresses = (free_address(), free_address())
     async with AsyncExitStack() as stack, asyncio.timeout(60):
-        for address in seeds:
-            node = ClusterNode(remoting=address, seeds=seeds)
+        for address in addresses:
+            node = ClusterNode(remoting=address, seeds=addresses[:1])
             system = ActorSystem(f"sqlite:///{tmp_path}/a.db", name=address, entities=(Purse,), cluster=node)
             await stack.enter_async_context(system)
             while system.ready is not None:

@@ -247,6 +247,8 @@ class AntiEntropy:
         if peer is None or digest.generation != self._generation:
             return [] if peer is None else [self._refused(address, "it is of another store")]
         first, end = max(0, digest.first), min(digest.end, self._catalog.shards)
+        if first >= end:
+            return [self._refused(address, "it is of no shards")]
         said = {state.shard: state.version for state in digest.states if first <= state.shard < end}
         if peer.believed is None:
             peer.believed = {}
@@ -281,12 +283,12 @@ class AntiEntropy:
             return newer
         others = [shard for shard in newer if self._catalog.written_here(shard) is None]
         here = {shard: self._catalog.version(shard) for shard in others}
-        since_s, before = peer.lacked.get(first, (now_s, here))
+        since_s, before = peer.lacked.get(first // _RANGE_SHARDS, (now_s, here))
         late: list[int] = []
         if now_s - since_s >= self._settings.relay_after_s:
             late = [shard for shard in others if believed.get(shard, NOTHING) < before.get(shard, NOTHING)]
             since_s, before = now_s, here
-        peer.lacked[first] = since_s, before
+        peer.lacked[first // _RANGE_SHARDS] = since_s, before
         return [*(shard for shard in newer if shard not in here), *late]
 
     def take_heard(self, address: str, heard: Heard, now_s: float) -> list[Effect]:

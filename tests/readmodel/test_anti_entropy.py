@@ -290,6 +290,23 @@ def test_what_is_damaged_or_of_another_store_or_shard_is_refused_and_counted() -
     assert node.counters.updates_refused == refused + 2
 
 
+def test_whatever_ranges_a_peer_names_nothing_grows() -> None:
+    village = started(Village(11, nodes=2, shards=8))
+    node, peer = village.nodes
+
+    def remembered() -> int:
+        return sum(len(known.lacked) for known in node.core._peers.values())
+
+    before = remembered()
+    for first in (*range(-2, 9), 2**31, 2**53, 2**63 - 1):
+        for end in (-1, 1, 8, 9, 2**63 - 1):
+            node.do(node.core.take_digest(peer.address, Digest(GENERATION, first, end, (), number=1), village.now_s))
+    assert remembered() == before == 1
+    village.commit(0, "pool/availability/p")
+    village.run(1.0)
+    assert not village.differences()
+
+
 def test_nobody_else_writes_the_documents_of_this_node() -> None:
     village = started(Village(9, nodes=2, shards=2))
     node, peer = village.nodes
