@@ -62,6 +62,12 @@ class Follower:
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._follow(), name="actorkit.readmodel")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
+            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
 
     async def _follow(self) -> None:
         try:

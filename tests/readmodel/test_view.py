@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from actorkit import ActorSystem, PersistentActor, command, published
-from actorkit.errors import DeclarationError, JournalUnavailable
+from actorkit.errors import DeclarationError, JournalFailed, JournalUnavailable
+from actorkit.journal.memory import MemoryJournal
+from actorkit.journal.protocols import ShardStatus
 from tests.persistence.actors import Account, AccountState, Broke, Put
 from tests.persistence.kit import Nodes, ScriptedJournal, eventually
 
@@ -45,6 +47,23 @@ class Moody(PersistentActor[AccountState, Put], name="moody"):
     @published
     def balance(self) -> int | None:
         return self.state.balance
+
+
+async def test_a_defect_while_the_journal_is_read_ends_the_process_rather_than_the_view(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(shards: object = None) -> list[ShardStatus]:
+        raise RuntimeError("the test says so")
+
+    failures: list[JournalFailed] = []
+    journal = MemoryJournal()
+    system = ActorSystem(journal, on_fatal=failures.append)
+    await system.start()
+    monkeypatch.setattr(journal, "status", broken)
+    system.view(Hidden.balance)
+    await eventually(lambda: bool(failures))
+    assert "actorkit.readmodel crashed" in str(failures[0])
+    await system.stop()
 
 
 async def test_a_view_is_rebuilt_from_the_journal_at_the_start(nodes: Nodes) -> None:
