@@ -74,6 +74,8 @@ async def test_the_read_model_shows_what_others_have_written_and_how_old_it_may_
         for number in range(10):
             await systems[number % 2].get(Purse, f"p{number}").put(7)
         for system in systems:
+            while system.ready is not None:
+                await asyncio.sleep(0.01)
             for number in range(10):
                 await system.view(Purse.balance).wait_for(f"p{number}", version=1, deadline_s=20)
             while system.ready is not None:

@@ -149,9 +149,11 @@ class ReadModel:
     @property
     def not_ready(self) -> str | None:
         """``None`` if it shows everything, as far as is known; else why not."""
-        if self._rereading.busy or any(follower.busy for follower in self._followers):
-            return "its read model is catching up with the journal"
-        if self.replicator is not None and self.replicator.catalog.uncovered and self._types:
+        if self.replicator is None:
+            # On a node of a cluster, what is read again only makes answers older than they were.
+            behind = self._rereading.busy or any(follower.busy for follower in self._followers)
+            return "its read model is catching up with the journal" if behind else None
+        if self.replicator.catalog.uncovered and self._types:
             return f"its read model has nothing yet of {self.replicator.catalog.uncovered} shards"
         if self._types and self.oldest_s == float("inf"):
             return "nobody has told yet how old its read model may be"
