@@ -21,10 +21,11 @@ A tenure is ``unbroken_since`` times this, plus how often it has begun since."""
 class Lease:
     """What this process holds of one shard."""
 
-    __slots__ = ("_rate_error", "active", "epoch", "unbroken_since", "valid_until_s")
+    __slots__ = ("_left_behind", "_rate_error", "active", "epoch", "unbroken_since", "valid_until_s")
 
     def __init__(self, clock_rate_error: float) -> None:
         self._rate_error = clock_rate_error
+        self._left_behind = False
         self.active = False
         """Whether the shard is owned under ``epoch``, and calls are delivered. Else it is to be acquired, and calls
         wait."""
@@ -37,9 +38,10 @@ class Lease:
         """The store has given us the shard. Returns whether nobody else can have owned it since we last did.
 
         That is so where the epoch is the one after our own; whatever memory there is of the shard's entities then
-        counts.
+        counts. What was left behind meanwhile counts as somebody else.
         """
-        unbroken = self.epoch != 0 and epoch == self.epoch + 1
+        unbroken = self.epoch != 0 and epoch == self.epoch + 1 and not self._left_behind
+        self._left_behind = False
         self.epoch = epoch
         if not unbroken:
             self.unbroken_since = epoch
@@ -50,6 +52,11 @@ class Lease:
     def renewed(self, asked_at_s: float, duration_s: float) -> None:
         """The lease was extended by a request that was sent at ``asked_at_s``."""
         self.valid_until_s = asked_at_s + duration_s * (1 - self._rate_error)
+
+    def left_behind(self) -> None:
+        """Entities of this process were left alone while they had appends on their way: these may be stored, and nobody
+        here will know."""
+        self._left_behind = True
 
     def lost(self) -> None:
         """Another owner has the shard, or the epoch is to be raised: nothing rests on memory any more."""

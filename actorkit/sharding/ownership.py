@@ -262,6 +262,7 @@ class Ownership:
             await asyncio.sleep(_POLL_S)
         self._take_back(shard)
         if left := self._entities.abandon(shard):
+            shard.lease.left_behind()
             _log.warning("sharding.left_behind", shard=shard.shard, entities=[str(pid) for pid in left[:_NAMED_MAX]])
         for pid, _ in self._entities.of(shard):
             self._entities.passivate(pid)

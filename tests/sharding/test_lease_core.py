@@ -67,3 +67,14 @@ def test_the_shard_of_a_stream_is_the_same_for_ever() -> None:
 
 
 SHARDS_FOR_EVER = [248, 151, 118]
+
+
+def test_what_was_left_behind_may_have_written_as_others_may() -> None:
+    lease = Lease(0.05)
+    assert not lease.acquired(3, 0.0, 3.0)
+    assert lease.acquired(4, 1.0, 3.0)
+    lease.left_behind()
+    lease.lost()
+    assert not lease.acquired(5, 2.0, 3.0)
+    assert lease.unbroken_since == 5
+    assert lease.acquired(6, 3.0, 3.0)
