@@ -28,6 +28,7 @@ BENCHMARKS = (
     "latency",
     "recovery",
     "http_reserve",
+    "http_remote_reserve",
     "availability",
     "remote_ask",
     "remote_region",
