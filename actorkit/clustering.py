@@ -14,7 +14,7 @@ from actorkit.cluster.events import ClusterEvent, Downed
 from actorkit.cluster.seeds import resolve
 from actorkit.config import ClusterNode, SystemSettings
 from actorkit.ids import NodeId
-from actorkit.journal.protocols import LeaseStore
+from actorkit.journal.protocols import Store
 from actorkit.readmodel.read_model import ReadModel
 from actorkit.readmodel.replicator import Replicator
 from actorkit.remoting.aiohttp_transport import AiohttpTransport
@@ -39,7 +39,7 @@ class Clustering:
         options: ClusterNode,
         *,
         node: NodeId,
-        store: LeaseStore,
+        store: Store,
         settings: SystemSettings,
         clock: Clock,
         randomness: Randomness,
@@ -96,6 +96,7 @@ class Clustering:
             roles=options.roles,
             weight=options.weight,
             labels=options.labels,
+            store=self._store.identity,
             settings=self._settings.cluster,
             lease=self._downing_lease(),
             resolve=resolve if self._names_are_looked_up else _as_given,

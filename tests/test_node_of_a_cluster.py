@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from actorkit import ActorSystem, ClusterNode, PersistentActor, command, published
+from actorkit.cluster import JoinRefused
 from tests.persistence.actors import AccountState, Put
 
 
@@ -93,3 +94,23 @@ async def test_a_system_without_a_cluster_has_nobody_to_hand_anything_over_to(tm
         while system.ready is not None:
             await asyncio.sleep(0)
         assert system.read_model_age_s == 0
+
+
+async def test_a_node_with_another_journal_is_no_member_and_is_told_why(tmp_path: Path) -> None:
+    async with two(tmp_path) as systems:
+        clustering = systems[0].clustering
+        assert clustering is not None
+        stranger = ActorSystem(
+            f"sqlite:///{tmp_path}/another.db",
+            name="stranger",
+            shards=8,
+            entities=(Purse,),
+            cluster=ClusterNode(remoting=free_address(), seeds=(clustering.remoting.address,)),
+        )
+        async with stranger:
+            events = stranger.cluster_events()
+            refused = await anext(event async for event in events if isinstance(event, JoinRefused))
+            assert "all nodes of a cluster have the same journal" in refused.why
+            assert stranger.ready is not None
+            assert [member.node.name for member in systems[0].members] == ["n0", "n1"]
+            assert await owners(systems[0]) == {"n0", "n1"}

@@ -53,6 +53,7 @@ class Cluster:
         roles: Sequence[str] = (),
         weight: float = 1.0,
         labels: dict[str, str] | None = None,
+        store: str = "",
         settings: ClusterSettings = ClusterSettings(),  # noqa: B008 - frozen
         lease: DowningLease | None = None,
         resolve: Resolve = resolve,
@@ -61,8 +62,9 @@ class Cluster:
         incarnation.
 
         ``seeds`` are ``host:port``; a host name that stands for several addresses stands for several seeds. None, or
-        only this node itself: it begins a cluster at once. ``lease`` is needed for ``lease-majority``, and only there.
-        Raises ``ConfigurationError`` on settings that do not fit.
+        only this node itself: it begins a cluster at once. ``store`` names the journal store: all members have the same
+        one. ``lease`` is needed for ``lease-majority``, and only there. Raises ``ConfigurationError`` on settings that
+        do not fit.
         """
         if (settings.downing.strategy == "lease-majority") != (lease is not None):
             raise ConfigurationError("a downing lease and the strategy lease-majority: give both or neither")
@@ -72,7 +74,7 @@ class Cluster:
         self._seeds = tuple(seeds)
         self._lease = lease
         self._resolve = resolve
-        myself = Member(node, messenger.address, tuple(roles), weight, dict(labels or {}))
+        myself = Member(node, messenger.address, tuple(roles), weight, dict(labels or {}), store=store)
         self._core = Membership(myself, settings=settings, rng=randomness)
         self._subscribers: dict[Callable[[ClusterEvent], None], None] = {}
         self._streams = EventStreams(events_max=settings.events_max, members=lambda: self.members)

@@ -23,7 +23,7 @@ import msgspec
 
 from actorkit.ids import NodeId
 
-__all__ = ["ACCUSERS_MAX", "TRANSITIONS", "Change", "Member", "Reachability", "Status", "after", "merge"]
+__all__ = ["ACCUSERS_MAX", "TRANSITIONS", "Change", "Member", "Reachability", "Status", "after", "merge", "objection"]
 
 ACCUSERS_MAX: Final = 4
 """How many accusers of a suspect are kept: as many as can shorten a suspicion, see ``SuspicionSettings``."""
@@ -106,6 +106,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     """Names of nodes that could not reach a suspect, each by its own probe; sorted, the first ``ACCUSERS_MAX``."""
     gone_s: float = 0.0
     """For how long it has been gone, as the sender of the record reckons. After a time such records are forgotten."""
+    store: str = ""
+    """Which journal store it has, where that has a name: all members have the same."""
 
     @property
     def gone(self) -> bool:
@@ -122,6 +124,15 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
         if self.reachability is not Reachability.REACHABLE and not self.gone:
             state += f", {self.reachability.name.lower()}"
         return f"{self.node} at {self.address} ({state})"
+
+
+def objection(member: Member, newcomer: Member) -> str:
+    """Why a member does not let a newcomer in; empty: it does."""
+    if member.node.name == newcomer.node.name:
+        return f"the name {newcomer.node.name} is that of {member}, which is alive"
+    if member.store and newcomer.store not in ("", member.store):
+        return f"its journal is another one than that of {member}: all nodes of a cluster have the same journal"
+    return ""
 
 
 def merge(one: Member, other: Member) -> Member:

@@ -23,7 +23,7 @@ from actorkit.cluster.downing import Decision, Facts, Verdict, downing_of
 from actorkit.cluster.events import ClusterEvent, ClusterFormed, Downed, JoinRefused, MajorityGained, MajorityLost
 from actorkit.cluster.joining import Joining
 from actorkit.cluster.knowledge import Knowledge
-from actorkit.cluster.member import Change, Member, Status
+from actorkit.cluster.member import Change, Member, Status, objection
 from actorkit.cluster.partition import PartitionWatch
 from actorkit.cluster.probing import Probe, Prober, choose
 from actorkit.cluster.settings import ClusterSettings
@@ -252,8 +252,8 @@ class Membership:
             # The cluster that has welcomed this node is no more.
             self._send(address, self._joining.answer(now_s, address, join))
             return
-        if me.node.name == node.name:
-            self._send(address, m.Refused(join.seed, f"the name {node.name} is that of {me}, which is alive"))
+        if why := objection(me, member):
+            self._send(address, m.Refused(join.seed, why))
             return
         rivals = self._view.rivals(member)
         for rival in rivals:

@@ -92,6 +92,10 @@ class MemoryJournal:
     def generation(self) -> int:
         return 1
 
+    @property
+    def identity(self) -> str:
+        return ""
+
     async def open(self, shards: int | None) -> None:
         if not self._shards:
             self._shards = [_Shard() for _ in range(SHARDS_DEFAULT if shards is None else shards)]

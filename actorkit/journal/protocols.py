@@ -187,6 +187,12 @@ class Journal(Protocol):
         """Raised whenever the store may have gone back (a restore, a copy); known once it is open."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """Tells this store from every other one, so that nodes with different ones never form a cluster; empty where it
+        has no such name. Known once it is open."""
+        ...
+
     async def open(self, shards: int | None) -> None:
         """Opens the store, creating it with this number of shards where it does not exist (``None``: 256).
 

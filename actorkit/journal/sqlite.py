@@ -89,6 +89,7 @@ class SqliteJournal:
         )
         self._shards = 0
         self._generation = 0
+        self._identity = 0
         self._writer: SqliteWriter | None = None
         self._reader: aiosqlite.Connection | None = None
         self._reads = 0
@@ -114,6 +115,10 @@ class SqliteJournal:
     def generation(self) -> int:
         return self._generation
 
+    @property
+    def identity(self) -> str:
+        return f"{self._identity:x}" if self._identity else ""
+
     async def open(self, shards: int | None) -> None:
         """As the protocol says; a file that is no journal, or a newer one, raises ``ConfigurationError``."""
         if sqlite3.sqlite_version_info < _SQLITE_OLDEST:
@@ -130,7 +135,7 @@ class SqliteJournal:
         # What an earlier loop has left behind will never end.
         self._snapshots = None
         try:
-            self._shards, self._generation = await writer.open(shards)
+            self._shards, self._generation, self._identity = await writer.open(shards)
             self._appender = Appender(shards=self._shards, settings=self._settings)
             writer.connection.on_rollback(self._appender.forget)
             self._reader = await self._connect_reader()

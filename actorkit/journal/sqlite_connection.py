@@ -61,8 +61,8 @@ class WriterConnection:
         if isinstance(error, JournalFailed):
             self.failed = error
 
-    def open(self, shards: int | None, *, settle: bool = True) -> tuple[int, int]:
-        """Returns the number of shards and the generation. ``settle``: what a crash may have left is settled first."""
+    def open(self, shards: int | None, *, settle: bool = True) -> tuple[int, int, int]:
+        """Returns what ``prepare`` does. ``settle``: what a crash may have left is settled first."""
         try:
             db = connect(
                 self._file, busy_timeout_s=self._settings.busy_timeout_s, cache_max_kib=self._settings.cache_max_kib

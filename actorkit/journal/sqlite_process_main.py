@@ -91,7 +91,7 @@ class _AppendProcess:
             with ExitStack() as turn:
                 self._alarm.wait_for(lambda: turn.enter_context(self._lock.turn()))
                 # The process that is served has settled what a crash had left when it opened the file.
-                shards, _ = self._connection.open(None, settle=False)
+                shards, _, _ = self._connection.open(None, settle=False)
         except (ActorkitError, OSError, _NoTurn) as error:
             return _failed(JournalUnavailable(f"{self._file}: the append process cannot open it: {error!r}"))
         self._appender = Appender(shards=shards, settings=self._settings)

@@ -93,8 +93,8 @@ def _application_id(db: sqlite3.Connection) -> int:
     return id
 
 
-def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int, int]:
-    """Creates or checks the schema; returns the number of shards and the generation.
+def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int, int, int]:
+    """Creates or checks the schema; returns the number of shards, the generation and the identity (0: it has none).
 
     Raises ``NamespaceMismatch`` where the file has another number of shards, ``ConfigurationError`` where a newer
     version of actorkit wrote it.
@@ -112,7 +112,7 @@ def prepare(db: sqlite3.Connection, file: str, shards: int | None) -> tuple[int,
         )
     if shards is not None and meta["shards"] != shards:
         raise NamespaceMismatch("shards", meta["shards"], shards)
-    return meta["shards"], meta["generation"]
+    return meta["shards"], meta["generation"], meta.get("identity", 0)
 
 
 def _create(db: sqlite3.Connection, shards: int) -> None:
@@ -124,6 +124,7 @@ def _create(db: sqlite3.Connection, shards: int) -> None:
             db.execute(statement)
         meta = {"schema": SCHEMA_VERSION, "shards": shards, "generation": 1, "touched": 0}
         db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        db.execute("INSERT INTO meta SELECT 'identity', abs(random() % 9007199254740991) + 1")
         db.executemany("INSERT INTO shard VALUES (?, 0, 0)", [(shard,) for shard in range(shards)])
         db.executemany("INSERT INTO lease VALUES (?, '', 0, 0)", [(shard,) for shard in range(shards)])
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -73,8 +73,8 @@ class SqliteWriter:
 
     # --------------------------------------------------------------------------------------------------- from the loop
 
-    async def open(self, shards: int | None) -> tuple[int, int]:
-        """Starts the thread and opens the file; returns the number of shards and the generation."""
+    async def open(self, shards: int | None) -> tuple[int, int, int]:
+        """Starts the thread and opens the file; returns what ``prepare`` does."""
         try:
             self._lock.open()
         except OSError as error:

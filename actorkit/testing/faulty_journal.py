@@ -168,6 +168,10 @@ class FaultyJournal:
     def generation(self) -> int:
         return self.inner.generation
 
+    @property
+    def identity(self) -> str:
+        return self.inner.identity
+
     async def open(self, shards: int | None) -> None:
         await self.inner.open(shards)
 

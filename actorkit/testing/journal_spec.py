@@ -65,6 +65,7 @@ class JournalSpec(LeaseSpec):
         await store.open(SHARDS)
         assert store.shards == SHARDS
         assert store.generation >= 1
+        assert isinstance(store.identity, str)
         assert [(s.shard, s.owner, s.epoch, s.head) for s in await store.status()] == [
             (n, "", 0, 0) for n in range(SHARDS)
         ]

@@ -9,6 +9,8 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
 
 from examples.capacity_service.settings import Address
 
@@ -26,6 +28,14 @@ def _addresses(nodes: int, base_http: int) -> list[tuple[Address, Address]]:
         raise ValueError(f"--base-http is at most {_PORT_MAX - offset - nodes + 1} for {nodes} nodes: ports end there")
     ports = range(base_http, last_http + 1)
     return [(Address(_HOST, port), Address(_HOST, port + offset)) for port in ports]
+
+
+def _from_anywhere(journal: str) -> str:
+    """The same journal for whoever starts a node from another directory."""
+    file = journal.removeprefix("sqlite:///")
+    if file == journal or not file or file.startswith("/"):
+        return journal
+    return f"sqlite:///{quote(str(Path.cwd()))}/{file}"
 
 
 async def run_local_cluster(nodes: int, base_http: int, journal: str, say: Callable[[str], None]) -> int:
@@ -61,7 +71,7 @@ async def run_local_cluster(nodes: int, base_http: int, journal: str, say: Calla
     for number, (http, remoting) in enumerate(addresses, start=1):
         name = f"n{number}"
         command = [sys.executable, "-m", "examples.capacity_service", "node", "--name", name, "--http", str(http)]
-        command += ["--remoting", str(remoting), "--seeds", seeds, "--journal", journal]
+        command += ["--remoting", str(remoting), "--seeds", seeds, "--journal", _from_anywhere(journal)]
         commands[name] = command
         # In a session of its own, so that Ctrl-C reaches it once, from here.
         processes[name] = await asyncio.create_subprocess_exec(*command, start_new_session=True)

@@ -33,6 +33,7 @@ class Connection:
         self.failed: JournalFailed | None = None
         """Set once the store has failed in a way after which nothing it says counts."""
         self.generation = 0
+        self.identity = ""
         self.shards = 0
         self._store = store
         self._open = False
