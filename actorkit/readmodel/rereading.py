@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -22,14 +23,22 @@ _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 2.0
 
 
+class _Request(NamedTuple):
+    """One wish to have an entity read: a later one is not met by a reading that began before it."""
+
+    entity_type: EntityType
+    number: int
+
+
 class Rereading:
     """Entities that are still to be read; at most those that there are."""
 
     def __init__(self, reader: JournalReader, *, fatal: Callable[[JournalFailed], None]) -> None:
         self._reader = reader
         self._fatal = fatal
-        self._wanted: dict[int, dict[str, EntityType]] = {}
+        self._wanted: dict[int, dict[str, _Request]] = {}
         """By shard and stream."""
+        self._requests = 0
         self._task: asyncio.Task[None] | None = None
 
     def pending(self, shard: int) -> bool:
@@ -43,7 +52,8 @@ class Rereading:
 
     def add(self, shard: int, stream: str, entity_type: EntityType) -> None:
         """The entity is to be read as soon as that can be done."""
-        self._wanted.setdefault(shard, {})[stream] = entity_type
+        self._requests += 1
+        self._wanted.setdefault(shard, {})[stream] = _Request(entity_type, self._requests)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read_all(), name="actorkit.readmodel.rereading")
             self._task.add_done_callback(self._ended)
@@ -63,9 +73,9 @@ class Rereading:
         try:
             while self._wanted:
                 shard, streams = next(iter(self._wanted.items()))
-                stream, entity_type = next(iter(streams.items()))
+                stream, request = next(iter(streams.items()))
                 try:
-                    await self._reader.read_stream(entity_type, stream)
+                    await self._reader.read_stream(request.entity_type, stream)
                 except JournalFailed as error:
                     self._fatal(error)
                     return
@@ -74,12 +84,12 @@ class Rereading:
                     await asyncio.sleep(delay_s)
                     delay_s = min(2 * delay_s, _RETRY_MAX_S)
                     # Others have their turn, too: one stream alone may be what cannot be read.
-                    del streams[stream]
-                    streams[stream] = entity_type
+                    streams[stream] = streams.pop(stream)
                     self._wanted[shard] = self._wanted.pop(shard)
                     continue
                 delay_s = _RETRY_FIRST_S
-                del streams[stream]
+                if streams[stream] is request:
+                    del streams[stream]
                 if not streams:
                     del self._wanted[shard]
         finally:
