@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import actorkit
 from bench.measure import scratch
+from bench.processes import Process, free_port
 
 ENTITIES = 100_000
 EVENTS_EACH = 3
@@ -31,64 +30,14 @@ SHARE_MAX = 128
 ROUND_MAX_S = 180.0
 
 
-class Process:
-    """A node in a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._sent = 0
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._reading = asyncio.ensure_future(self._read())
-
-    @classmethod
-    async def start(cls, *arguments: str) -> Process:
-        """Returns at once."""
-        pipe = asyncio.subprocess.PIPE
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bench.take_over_node", *arguments), stdin=pipe, stdout=pipe, limit=1 << 24
-            )
-        )
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            number, answer = json.loads(line)
-            self._waiting.pop(number).set_result(answer)
-        for left in self._waiting.values():
-            left.set_exception(ConnectionResetError("the node has ended"))
-
-    def tell(self, what: str, **arguments: Any) -> asyncio.Future[Any]:
-        """The future is what it answers."""
-        assert self._process.stdin is not None
-        self._sent += 1
-        answer = self._waiting[self._sent] = asyncio.get_running_loop().create_future()
-        self._process.stdin.write(json.dumps([self._sent, what, arguments]).encode() + b"\n")
-        return answer
-
-    async def kill(self) -> float:
-        """Returns when it was killed."""
-        killed_s = time.monotonic()
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._reading
-        return killed_s
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 async def _round(journal: Path, entities: int, herd_deadline_s: float) -> dict[str, Any]:
     """One take-over."""
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     seeds = ",".join(f"127.0.0.1:{port}" for port in ports)
     names = ("n1", "n2", "n3")
     nodes = [
-        await Process.start(name, f"sqlite:///{journal}", port, seeds) for name, port in zip(names, ports, strict=True)
+        await Process.start("bench.take_over_node", name, f"sqlite:///{journal}", port, seeds)
+        for name, port in zip(names, ports, strict=True)
     ]
     try:
         shards: list[int] = []
