@@ -77,7 +77,7 @@ SHELLS: dict[str, str] = {
     "journal/sqlite_checkpoint": "checkpoints, and the size of the log file",
     "journal/sqlite_connection": "the connection that writes",
     "journal/sqlite_errors": "tells sqlite3's errors apart",
-    "journal/sqlite_lock": "flock between processes",
+    "journal/sqlite_lock": "flock between processes: a thread waits for it, for so long",
     "journal/sqlite_process": "the append process and the pipes to it",
     "journal/sqlite_process_main": "what runs in that process",
     "journal/sqlite_schema": "opens the file and creates its tables",
