@@ -241,7 +241,9 @@ def _summarize_reads(console: Console, reads: Reads, took_s: float) -> None:
             ordered = sorted(map(float, values))
             table.add_row(name, *(f"{_percentile(ordered, percentile):.1f}" for percentile in PERCENTILES))
     console.print(table)
-    console.print(f"{reads.asked:,} asked, {reads.asked / took_s:,.0f} per second; {reads.unanswered:,} not answered")
+    console.print(
+        f"{reads.asked:,} asked, {reads.asked / took_s:,.0f} per second; {len(reads.unanswered):,} not answered"
+    )
 
 
 def _conclude(console: Console, figures: Figures, pools: int) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from examples.capacity_service.replay_client import ServiceClient, ShownAnswer
 
-__all__ = ["AvailabilityBody", "Reads"]
+__all__ = ["AvailabilityBody", "Reads", "Unanswered"]
 
 POOLS_PER_READ = 8
 POOLS_REMEMBERED = 1_000
@@ -29,6 +30,14 @@ class AvailabilityBody(msgspec.Struct, frozen=True):
     """The body of ``POST /rpc/availability``."""
 
     pool_ids: list[str]
+
+
+class Unanswered(NamedTuple):
+    """A question without an answer: the node could not be reached, or could not serve, at the moment."""
+
+    url: str
+    began_s: float
+    ended_s: float
 
 
 class _Written:
@@ -50,8 +59,7 @@ class Reads:
         self, client: ServiceClient, urls: Sequence[str], *, per_command: int, differs: Callable[[str], None]
     ) -> None:
         self.asked = 0
-        self.unanswered = 0
-        """Because a node could not be reached, or could not serve, at the moment."""
+        self.unanswered: list[Unanswered] = []
         self.latencies_s: list[float] = []
         self.oldest_ms: list[int] = []
         """What the answers said of their age."""
@@ -91,7 +99,7 @@ class Reads:
         answer = await self._client.ask_once(url, "/rpc/availability", AvailabilityBody(newest))
         self.asked += 1
         if answer is None or not answer.ok:
-            self.unanswered += 1
+            self.unanswered.append(Unanswered(url, began_s, time.perf_counter()))
             # It may be another process that answers there next.
             self._shown[url] = {}
             return

@@ -14,9 +14,11 @@ import io
 import os
 import random
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -115,16 +117,38 @@ async def kill_and_restart(node: Node, report: KillingReport) -> None:
         await node.start()
 
 
-async def kill_and_restart_one_of(nodes: Nodes, report: KillingReport) -> None:
+class Absence(NamedTuple):
+    """From when a node was killed until all were members again."""
+
+    url: str
+    began_s: float
+    ended_s: float
+
+
+async def kill_and_restart_one_of(nodes: Nodes, report: KillingReport) -> list[Absence]:
     """The next one is killed once all are members again."""
-    choice = random.Random(SEED)
+    choice, absences = random.Random(SEED), list[Absence]()
     for reached in report.reached.values():
         await reached.wait()
-        node = choice.choice(nodes.all)
+        node, began_s = choice.choice(nodes.all), time.perf_counter()
         await node.kill()
         print(f"after {report.lines} commands {node.name} was killed")
         await nodes.start(node)
         await nodes.formed(nodes.all)
+        absences.append(Absence(node.url, began_s, time.perf_counter()))
+    return absences
+
+
+def assert_only_the_absent_left_questions_open(reads: Reads, absences: list[Absence]) -> None:
+    assert reads.latencies_s
+    assert [
+        question
+        for question in reads.unanswered
+        if not any(
+            absence.url == question.url and absence.began_s <= question.ended_s and question.began_s <= absence.ended_s
+            for absence in absences
+        )
+    ] == []
 
 
 def assert_all_as_recomputed(driver: Driver, stream: list[Command], report: KillingReport) -> None:
@@ -174,11 +198,11 @@ async def test_a_cluster_whose_nodes_are_killed_on_the_way_has_every_acknowledge
             await driver.create_pools(key="create")
             killing = asyncio.create_task(kill_and_restart_one_of(nodes, report))
             await driver.drive()
-            await killing
+            absences = await killing
             await driver.compare_pools()
             for url in urls:
                 assert await driver.compare_availability(url)
             assert client.retries > 0, "nodes were killed while commands were in flight"
-            assert len(reads.latencies_s) > READS * driver.figures.sent * 0.8
+            assert_only_the_absent_left_questions_open(reads, absences)
         assert await nodes.stop_all() == [0] * NODES
     assert_all_as_recomputed(driver, stream, report)
