@@ -135,6 +135,35 @@ async def test_a_node_that_starts_alone_on_an_old_journal_reads_it(tmp_path: Pat
         await until(lambda: system.read_model_age_s == 0)
 
 
+async def test_a_node_alone_writes_only_the_newest_values_and_whoever_joins_is_told_all_of_them(tmp_path: Path) -> None:
+    # More keys than are written at once, and an hour between two times that they would be while nobody is there.
+    settings, pools = ReadModelSettings(check_s=3600.0, flush_alone_s=3600.0), 600
+    seeds = (free_address(), free_address())
+    first, second = (
+        ActorSystem(
+            f"sqlite:///{tmp_path}/a.db",
+            name=f"n{number}",
+            shards=_SHARDS,
+            entities=(Purse,),
+            cluster=ClusterNode(remoting=address, seeds=seeds[:1]),
+            settings=SystemSettings(readmodel=settings),
+        )
+        for number, address in enumerate(seeds)
+    )
+    async with asyncio.timeout(60), first:
+        await first.own_all_shards()
+        await until(lambda: first.ready is None)
+        await first.get(Purse, "other").put(1)
+        for _ in range(3):
+            await asyncio.gather(*(first.get(Purse, f"p{number}").put(1) for number in range(pools)))
+        assert shows(first, "p0") == 3
+        assert catalog_of(first).keys < pools
+        assert catalog_of(first).replaced == 0
+        async with second:
+            await until(lambda: all(shows(second, f"p{number}") == 3 for number in range(pools)))
+            assert catalog_of(first).keys == pools + 1
+
+
 async def test_what_an_owner_committed_and_told_nobody_its_successor_reads_from_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 _log = structlog.get_logger("actorkit.readmodel")
 _CHECK_MIN_S = 0.05
+_WRITTEN_AT_ONCE = 256
 _AGE_KEPT_S = 0.01
 _SAY_AGAIN_S = 60.0
 
@@ -106,6 +107,8 @@ class Replicator:
         """Keys of this node's shards that have new values, by shard."""
         self._flush_timer: asyncio.Handle | None = None
         self._flushed_s = float("-inf")
+        self._others: tuple[str, ...] = ()
+        """Those that the core is told of once everything is written that has gathered while there were none."""
         self._to_check: set[int] = set()
         self._check = asyncio.Event()
         self._oldest = (float("-inf"), float("inf"))
@@ -123,6 +126,7 @@ class Replicator:
 
     async def stop(self) -> None:
         """Sends what has changed last, as far as that goes without waiting, and ends."""
+        self._write()
         self._flush()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -139,7 +143,11 @@ class Replicator:
 
     def peers_are(self, addresses: Iterable[str]) -> None:
         """The addresses of all other nodes that can be reached."""
-        self._do(self._core.peers_are(addresses, self._now_s()))
+        self._others = tuple(addresses)
+        if self._core.peers or not self._pending:
+            self._do(self._core.peers_are(self._others, self._now_s()))
+        elif self._others:
+            self.flush_soon()
 
     def connected(self, address: str) -> None:
         self._do(self._core.connected(address, self._now_s()))
@@ -158,7 +166,9 @@ class Replicator:
             pending = self._pending[shard] = {}
         pending[key] = None
         if self._flush_timer is None:
-            wait_s = self._flushed_s + self._settings.flush_s - self._loop.time()
+            # Where nobody is there to be told, only the newest values of a longer time are written.
+            gather_s = self._settings.flush_s if self._others else self._settings.flush_alone_s
+            wait_s = self._flushed_s + gather_s - self._loop.time()
             if wait_s > 0:
                 self._flush_timer = self._loop.call_later(wait_s, self._flush)
             else:
@@ -174,8 +184,9 @@ class Replicator:
             self.flush_soon()
 
     def flush_soon(self) -> None:
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_soon(self._flush)
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._flush_timer = self._loop.call_soon(self._flush)
 
     def may_be_told(self, shard: int) -> bool:
         """Whether another node may have a document of the shard that is not here yet."""
@@ -200,21 +211,32 @@ class Replicator:
     def _flush(self) -> None:
         self._flush_timer = None
         self._flushed_s = self._loop.time()
-        self._write()
+        self._write(_WRITTEN_AT_ONCE)
+        if self._pending:
+            # Others have their turn meanwhile.
+            self._flush_timer = self._loop.call_soon(self._flush)
+        elif not self._core.peers and self._others:
+            self._do(self._core.peers_are(self._others, self._now_s()))
         self._do(self._core.flush(self._now_s()))
 
-    def _write(self) -> None:
-        """All that has been published here is in its document then."""
-        pending, self._pending = self._pending, {}
-        for shard, keys in pending.items():
-            document = self.catalog.written_here(shard)
-            if document is None:
-                # Somebody else has taken it over, and read all of its log.
-                continue
-            rotation = document.rotation
-            document.put(self._encoded(keys))
-            self._counters.rewrites += document.rotation - rotation
-            self._core.changed(shard)
+    def _write(self, keys_max: float = float("inf")) -> None:
+        """All that has been published here is in its document then, or that of some shards with so many keys."""
+        written = 0
+        while self._pending and written < keys_max:
+            shard = next(iter(self._pending))
+            written += len(self._pending[shard])
+            self._write_shard(shard)
+
+    def _write_shard(self, shard: int) -> None:
+        keys = self._pending.pop(shard, None)
+        document = self.catalog.written_here(shard)
+        if keys is None or document is None:
+            # Where somebody else has taken it over, they have read all of its log.
+            return
+        rotation = document.rotation
+        document.put(self._encoded(keys))
+        self._counters.rewrites += document.rotation - rotation
+        self._core.changed(shard)
 
     # ----------------------------------------------------------------------------------------------------------- doing
 
@@ -228,7 +250,7 @@ class Replicator:
         return take
 
     def _take_digest(self, address: str, digest: Digest, now_s: float) -> list[Effect]:
-        if digest.number:
+        if digest.number and address in self._core.peers:
             # The answer says that nothing committed by now is missing in this node's documents.
             self._write()
         return self._core.take_digest(address, digest, now_s)
@@ -326,8 +348,8 @@ class Replicator:
             document is not None
             and document.position < status.head
             and document.epoch == self._ownership.owned_since(shard)
-            and shard not in self._pending
             and self._ownership.idle(shard)
         ):
+            self._write_shard(shard)
             document.reached(status.head)
             self._core.changed(shard)
