@@ -25,7 +25,7 @@ from actorkit.cluster.events import (
     MemberUp,
 )
 from actorkit.cluster.member import Reachability, Status
-from actorkit.gateway.metrics import Reading
+from actorkit.gateway.metrics import Reading, readings_of
 from actorkit.remoting.remoting import Remoting
 from actorkit.sharding.cluster_sharding import ClusterSharding
 from actorkit.sharding.handoff import Phase
@@ -59,9 +59,7 @@ def cluster_readings(
 def remoting_readings(remoting: Remoting) -> list[Reading]:
     """Connections, and what went over them."""
     counters = remoting.counters
-
-    def counter(name: str, help: str, field: str) -> Reading:
-        return Reading(f"actorkit_remoting_{name}", help, "counter", lambda: float(getattr(counters, field)))
+    counter = readings_of(counters, "actorkit_remoting", "counter")
 
     def lost() -> Mapping[str, float]:
         return {

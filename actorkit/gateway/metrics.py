@@ -22,7 +22,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Metrics", "Reading", "RouteStatistics"]
+__all__ = ["Metrics", "Reading", "RouteStatistics", "readings_of"]
 
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0)
 
@@ -57,6 +57,18 @@ class Reading(msgspec.Struct, frozen=True):
     read: Callable[[], float | Mapping[str, float]]
     """By the label's value, where there is a ``label``."""
     label: str = ""
+
+
+def readings_of(source: object, prefix: str, kind: Literal["counter", "gauge"]) -> Callable[[str, str, str], Reading]:
+    """For an object that keeps many numbers: makes a ``Reading`` out of a name, a help text and an attribute's name.
+
+    The reading's name is the prefix, an underscore and the given name.
+    """
+
+    def reading(name: str, help: str, attribute: str) -> Reading:
+        return Reading(f"{prefix}_{name}", help, kind, lambda: float(getattr(source, attribute)))
+
+    return reading
 
 
 class Metrics(Collector):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from actorkit.gateway.metrics import Reading
+from actorkit.gateway.metrics import Reading, readings_of
 from actorkit.readmodel.read_model import ReadModel
 
 __all__ = ["read_model_readings"]
@@ -14,13 +14,8 @@ def read_model_readings(read_model: ReadModel) -> list[Reading]:
     """Everything of the read model of a node of a cluster; append it to ``Metrics.readings``."""
     replicator = read_model.replicator
     assert replicator is not None
-    catalog, counters = replicator.catalog, read_model.counters
-
-    def counter(name: str, help: str, field: str) -> Reading:
-        return Reading(f"actorkit_readmodel_{name}", help, "counter", lambda: float(getattr(counters, field)))
-
-    def gauge(name: str, help: str, field: str) -> Reading:
-        return Reading(f"actorkit_readmodel_{name}", help, "gauge", lambda: float(getattr(catalog, field)))
+    counter = readings_of(read_model.counters, "actorkit_readmodel", "counter")
+    gauge = readings_of(replicator.catalog, "actorkit_readmodel", "gauge")
 
     def lag_s() -> float:
         age_s = read_model.oldest_s

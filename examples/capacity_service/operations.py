@@ -13,7 +13,7 @@ from actorkit.cluster.member import Status
 from actorkit.gateway.cluster_metrics import cluster_readings
 from actorkit.gateway.handlers import Answer, Endpoint, Gateway, Incoming
 from actorkit.gateway.inputs import BearerTokens
-from actorkit.gateway.metrics import Reading
+from actorkit.gateway.metrics import Reading, readings_of
 from actorkit.gateway.read_model_metrics import read_model_readings
 
 __all__ = ["Access", "Drain", "Member", "Members", "Shard", "Shards", "add_readings", "operation_endpoints"]
@@ -135,10 +135,8 @@ def add_readings(gateway: Gateway, system: ActorSystem) -> None:
             clustering.remoting, clustering.cluster, clustering.sharding, system.region, system.singletons
         )
         readings += read_model_readings(system.read_model)
-    for name in counters.__struct_fields__:
-        help = f"Entities in this process: {name.replace('_', ' ')}."
-        readings.append(Reading(f"actorkit_entity_{name}", help, "counter", _read(counters, name)))
-
-
-def _read(counters: object, name: str) -> Callable[[], float]:
-    return lambda: float(getattr(counters, name))
+    counter = readings_of(counters, "actorkit_entity", "counter")
+    readings += [
+        counter(name, f"Entities in this process: {name.replace('_', ' ')}.", name)
+        for name in counters.__struct_fields__
+    ]
