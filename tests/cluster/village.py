@@ -1,14 +1,12 @@
 """A village: many memberships on a network of one's own making, in pure Python, from one seed.
 
-Events stand in a heap by their time. There is no loop, no task and no real time in it, so that a thousand members are
-affordable. The network knows nothing of connections: every message may be lost, late, repeated or overtaken.
+The network knows nothing of connections: every message may be lost, late, repeated or overtaken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
-from heapq import heappop, heappush
 from operator import xor
 from random import Random
 
@@ -21,21 +19,10 @@ from actorkit.cluster.messages import Message
 from actorkit.cluster.settings import ClusterSettings
 from actorkit.cluster.view import _hash
 from actorkit.ids import NodeId
+from actorkit.testing.simulation.randomness import SeededRandomness
+from tests.virtual_time import VirtualTime
 
-__all__ = ["Life", "Village", "WithUniform"]
-
-
-class WithUniform:
-    """Implements ``actorkit.clock.Randomness`` on a seeded generator."""
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-
-    def uniform(self) -> float:
-        return self._random.random()
-
-    def token(self, size_bytes: int) -> bytes:
-        return self._random.randbytes(size_bytes)
+__all__ = ["Life", "Village"]
 
 
 class Life:
@@ -74,14 +61,14 @@ class Life:
         return f"<{self.node} {self.core.myself.status.name}: {[str(each) for each in self.core.members]}>"
 
 
-class Village:
+class Village(VirtualTime):
     """All nodes that there ever were, and the network."""
 
     def __init__(self, seed: int, *, settings: ClusterSettings = ClusterSettings()) -> None:  # noqa: B008 - frozen
+        super().__init__()
         print(f"village of seed {seed}")
         self.random = Random(seed)
         self.settings = settings
-        self.now_s = 0.0
         self.delay_s = (0.000_2, 0.003)
         self.loss = 0.0
         self.duplicates = 0.0
@@ -91,8 +78,6 @@ class Village:
         self.at: dict[str, Life] = {}
         """The latest life at each address."""
         self.on_event: Callable[[Life, ClusterEvent], None] = lambda life, event: None
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._number = 0
 
     # ----------------------------------------------------------------------------------------------------------- lives
 
@@ -101,7 +86,7 @@ class Village:
         address = address or f"{name}:9080"
         node = NodeId(name, self.random.randbytes(4).hex())
         core = Membership(
-            Member(node, address), settings=self.settings, rng=WithUniform(Random(self.random.getrandbits(64)))
+            Member(node, address), settings=self.settings, rng=SeededRandomness(Random(self.random.getrandbits(64)))
         )
         life = Life(core, address, tuple(seeds))
         self.lives.append(life)
@@ -159,25 +144,6 @@ class Village:
     def living(self) -> list[Life]:
         """Nodes that run and have not been told to stop."""
         return [life for life in self.lives if life.alive and not life.downed]
-
-    # ---------------------------------------------------------------------------------------------------------- time
-
-    def later(self, delay_s: float, action: Callable[[], None]) -> None:
-        self._number += 1
-        heappush(self._heap, (self.now_s + delay_s, self._number, action))
-
-    def run(self, for_s: float, *, until: Callable[[], bool] | None = None) -> float:
-        """Lets time pass; returns how much of it."""
-        began_s, ends_s = self.now_s, self.now_s + for_s
-        heap = self._heap
-        while heap and heap[0][0] <= ends_s:
-            self.now_s, _, action = heappop(heap)
-            action()
-            if until is not None and until():
-                return self.now_s - began_s
-        self.now_s = ends_s
-        assert until is None, f"it has not come about within {for_s:g} s"
-        return for_s
 
     # --------------------------------------------------------------------------------------------------------- network
 

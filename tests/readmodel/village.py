@@ -1,13 +1,12 @@
 """A village: the read models of many nodes on a network and a store of one's own making, from one seed.
 
-There is no loop and no real time in it. Messages between two nodes keep their order, as on a connection, and are lost
-only with it, which both are told; besides, the network may swallow or repeat any of them without telling.
+Messages between two nodes keep their order, as on a connection, and are lost only with it, which both are told;
+besides, the network may swallow or repeat any of them without telling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -18,7 +17,8 @@ from actorkit.readmodel.documents import Document
 from actorkit.readmodel.messages import Digest, Heard, Updates
 from actorkit.readmodel.settings import ReadModelSettings
 from actorkit.readmodel.stamp import decode_value, encode_value, sequence_of, stamp_of
-from tests.cluster.village import WithUniform
+from actorkit.testing.simulation.randomness import SeededRandomness
+from tests.virtual_time import VirtualTime
 
 __all__ = ["GENERATION", "Node", "Village"]
 
@@ -40,7 +40,7 @@ class Node:
             self.catalog,
             generation=GENERATION,
             settings=village.settings,
-            rng=WithUniform(Random(village.random.getrandbits(64))),
+            rng=SeededRandomness(Random(village.random.getrandbits(64))),
             counters=self.counters,
         )
         self.shown: dict[str, int] = {}
@@ -111,7 +111,7 @@ class Node:
             self.flush_later()
 
 
-class Village:
+class Village(VirtualTime):
     """All nodes, the store, and the network."""
 
     def __init__(
@@ -122,11 +122,11 @@ class Village:
         *,
         settings: ReadModelSettings = ReadModelSettings(),  # noqa: B008 - frozen
     ) -> None:
+        super().__init__()
         print(f"village of seed {seed}")
         self.random = Random(seed)
         self.settings = settings
         self.shards = shards
-        self.now_s = 0.0
         self.delay_s = (0.000_2, 0.002)
         self.publish_s = (0.0, 0.02)
         """How long after a commit its entity publishes it."""
@@ -142,8 +142,6 @@ class Village:
         self.commits: dict[int, list[tuple[float, str, int]]] = {shard: [] for shard in range(shards)}
         """Of each shard, in order: when, which key, and its stamp."""
         self.sent: dict[type[Any], int] = {}
-        self._heap: list[tuple[float, int, Callable[[], object]]] = []
-        self._number = 0
         self._links: dict[tuple[str, str], tuple[int, float]] = {}
         """For each pair (from, to) the number of the connection, and when its last message arrives."""
         self.nodes: list[Node] = []
@@ -227,25 +225,6 @@ class Village:
             for key, stamp in newest.items()
             if node.shown.get(key, 0) < stamp
         ]
-
-    # ---------------------------------------------------------------------------------------------------------- time
-
-    def later(self, delay_s: float, action: Callable[[], object]) -> None:
-        self._number += 1
-        heappush(self._heap, (self.now_s + delay_s, self._number, action))
-
-    def run(self, for_s: float, *, until: Callable[[], bool] | None = None) -> float:
-        """Lets time pass; returns how much of it."""
-        began_s, ends_s = self.now_s, self.now_s + for_s
-        heap = self._heap
-        while heap and heap[0][0] <= ends_s:
-            self.now_s, _, action = heappop(heap)
-            action()
-            if until is not None and until():
-                return self.now_s - began_s
-        self.now_s = ends_s
-        assert until is None, f"it has not come about within {for_s:g} s"
-        return for_s
 
     # --------------------------------------------------------------------------------------------------------- network
 
