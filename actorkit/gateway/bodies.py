@@ -33,26 +33,44 @@ class _GivenTwice(Exception):
 class BodyDecoder(Generic[T]):
     """Decodes one kind of body. Every ``pattern`` of its type should have a ``description`` in the same ``Meta``."""
 
-    def __init__(self, type: type[T]) -> None:
+    def __init__(self, type: type[T], *, wrong: str = "the body is not as it must be") -> None:
+        """``wrong`` is said of what is refused, before the reason."""
+        self._wrong = wrong
         self._decode = msgspec.json.Decoder(type).decode
         self._words = [(f"Expected `str` matching regex {pattern!r}", words) for pattern, words in _patterns(type)]
         fields = getattr(type, "__struct_encode_fields__", ())
         self._quoted = tuple(f'"{name}"'.encode() for name in fields)
+        config = getattr(type, "__struct_config__", None)
+        self._fields_only = config is not None and config.forbid_unknown_fields
 
     def decode(self, body: bytes) -> T:
         """Raises ``Problem`` that says what is wrong, and where."""
         try:
             decoded = self._decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _invalid(self._readable(error, body)) from None
-        # One object without escapes gives a member twice only where the member's name is there twice.
-        if body.count(b"{") != 1 or b"\\" in body:
-            _refuse_repetition(body)
+            raise self._invalid(self._readable(error, body)) from None
+        # One object without escapes gives a field twice only where the field's name is there twice.
+        if not self._fields_only or body.count(b"{") != 1 or b"\\" in body:
+            self._refuse_repetition(body)
         else:
             for quoted in self._quoted:
                 if body.count(quoted) > 1:
-                    _refuse_repetition(body)
+                    self._refuse_repetition(body)
         return decoded
+
+    def _invalid(self, why: str) -> Problem:
+        return Problem(INVALID_REQUEST, f"{self._wrong}: {why}")
+
+    def _refuse_repetition(self, body: bytes) -> None:
+        """``body`` has been decoded already, so it is JSON, except within members that the decoder did not look at."""
+        try:
+            _check_members(body.decode())
+        except UnicodeDecodeError:
+            raise self._invalid("it is not UTF-8") from None
+        except _GivenTwice as twice:
+            raise self._invalid(f"the member {str(twice)[:_NAME_MAX]!r} is given twice in one object") from None
+        except RecursionError:
+            raise self._invalid("it is nested too deeply") from None
 
     def _readable(self, error: Exception, body: bytes) -> str:
         if isinstance(error, UnicodeDecodeError):
@@ -65,10 +83,6 @@ class BodyDecoder(Generic[T]):
         return text if len(text) <= _DETAIL_MAX else f"{text[:_DETAIL_MAX]}…"
 
 
-def _invalid(why: str) -> Problem:
-    return Problem(INVALID_REQUEST, f"the body is not as it must be: {why}")
-
-
 def _half_a_pair(body: bytes) -> str | None:
     """The decoder takes the first half of a surrogate pair, where the other half is missing, for an early end, too."""
     try:
@@ -79,18 +93,6 @@ def _half_a_pair(body: bytes) -> str | None:
     if found is None:
         return None
     return f"\\u{ord(found[0]):04x} is half of a surrogate pair, which is no character without its other half"
-
-
-def _refuse_repetition(body: bytes) -> None:
-    """``body`` has been decoded already, so it is JSON, except within members that the decoder did not look at."""
-    try:
-        _check_members(body.decode())
-    except UnicodeDecodeError:
-        raise _invalid("it is not UTF-8") from None
-    except _GivenTwice as twice:
-        raise _invalid(f"the member {str(twice)[:_NAME_MAX]!r} is given twice in one object") from None
-    except RecursionError:
-        raise _invalid("it is nested too deeply") from None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The bodies of requests: exactly what the contract admits, everything else is an error.
+"""The bodies of requests, and queries that say the same: exactly what the contract admits, everything else is an error.
 
 An absent member is ``UNSET`` (or its default), which is not the same as a null: only attributes of pools may be null,
 and that removes them.
@@ -6,15 +6,24 @@ and that removes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from actorkit.gateway.bodies import BodyDecoder
+from actorkit.gateway.problems import Problem
 from examples.capacity_service.domain import PoolChange
-from examples.capacity_service.ids import ID_PATTERN, ID_WORDS, RESERVATION_PATTERN, RESERVATION_WORDS, split_full_id
+from examples.capacity_service.ids import (
+    ID_PATTERN,
+    ID_WORDS,
+    RESERVATION_PATTERN,
+    RESERVATION_WORDS,
+    is_id,
+    split_full_id,
+)
 from examples.capacity_service.times import TIME_PATTERN, TIME_WORDS, parse_time
 from examples.capacity_service.views import Filter
 
@@ -35,12 +44,14 @@ Time = Annotated[
     str,
     Meta(pattern=TIME_PATTERN, max_length=27, description=TIME_WORDS, extra_json_schema={"format": "date-time"}),
 ]
-Text = Annotated[str, Meta(min_length=1, max_length=256)]
+_TEXT_MAX: Final = 256
+_MIN_REMAINING_MAX: Final = (1 << 63) - 1
+Text = Annotated[str, Meta(min_length=1, max_length=_TEXT_MAX)]
 Capacity = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Labels = Annotated[dict[Id, Text], Meta(max_length=32)]
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
-MinRemaining = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+MinRemaining = Annotated[int, Meta(ge=0, le=_MIN_REMAINING_MAX)]
 
 
 class PoolRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +65,7 @@ class PoolRequest(Struct, frozen=True, forbid_unknown_fields=True):
     labels: Labels | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
-        starts_at, ends_at = _time(self.starts_at), _time(self.ends_at)
+        starts_at, ends_at = _time("starts_at", self.starts_at), _time("ends_at", self.ends_at)
         if isinstance(starts_at, datetime) and isinstance(ends_at, datetime) and not starts_at < ends_at:
             raise ValueError("starts_at must be before ends_at")
 
@@ -64,8 +75,8 @@ class PoolRequest(Struct, frozen=True, forbid_unknown_fields=True):
         return PoolChange(
             capacity=self.capacity,
             region=self.region,
-            starts_at=_time(self.starts_at),
-            ends_at=_time(self.ends_at),
+            starts_at=_time("starts_at", self.starts_at),
+            ends_at=_time("ends_at", self.ends_at),
             labels=UNSET if labels is UNSET else dict(sorted((labels or {}).items())),
         )
 
@@ -111,9 +122,8 @@ class AvailabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Limit = 1000
 
     def __post_init__(self) -> None:
-        for time in (self.starts_before, self.ends_after):
-            if time is not UNSET:
-                parse_time(time)
+        _time("starts_before", self.starts_before)
+        _time("ends_after", self.ends_after)
 
     def filter(self) -> Filter:
         return Filter(
@@ -126,26 +136,68 @@ class AvailabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-CHANGES_QUERY: Final = ("pool_ids", "region", "starts_before", "ends_after", "labels", "min_remaining")
+def parse_changes_query(query: Mapping[str, str]) -> AvailabilityRequest:
+    """What a body of the same members would ask for: ``pool_ids`` are separated by commas, ``labels`` a JSON object.
+
+    ``query`` has no other names than ``CHANGES_QUERY``. Raises ``ValueError`` where a body would be refused; its text
+    names the parameter, and says what is expected of it.
+    """
+    return AvailabilityRequest(**{name: _PARAMETERS[name](name, text) for name, text in query.items()})
+
+
+def _parse_ids(name: str, text: str) -> list[str]:
+    ids = text.split(",")
+    for number, each in enumerate(ids, 1):
+        if not is_id(each):
+            raise ValueError(f"{name}: expected ids separated by commas, but number {number} is not {ID_WORDS}")
+    return ids
+
+
+def _parse_text(name: str, text: str) -> str:
+    if not 1 <= len(text) <= _TEXT_MAX:
+        raise ValueError(f"{name}: expected 1 to {_TEXT_MAX} characters, not {len(text)}")
+    return text
+
+
+def _parse_time_text(name: str, text: str) -> str:
+    _time(name, text)
+    return text
+
+
+def _parse_labels(name: str, text: str) -> dict[str, str]:
+    try:
+        return _decode_labels(text.encode())
+    except Problem as problem:
+        raise ValueError(f"{name}: {problem.detail}") from None
+
+
+def _parse_count(name: str, text: str) -> int:
+    # So many digits at most, since Python takes quadratic time for more, or refuses them.
+    if _is_count(text) is None or int(text) > _MIN_REMAINING_MAX:
+        raise ValueError(f"{name}: expected a whole number from 0 to {_MIN_REMAINING_MAX}, as in 0 or 12")
+    return int(text)
+
+
+_is_count: Final = re.compile("0|[1-9][0-9]{0,18}").fullmatch
+_decode_labels: Final = BodyDecoder(
+    cast("type[dict[str, str]]", Labels), wrong='expected a JSON object of texts, as in {"kind":"large"}'
+).decode
+_PARAMETERS: Final[dict[str, Callable[[str, str], Any]]] = {
+    "pool_ids": _parse_ids,
+    "region": _parse_text,
+    "starts_before": _parse_time_text,
+    "ends_after": _parse_time_text,
+    "labels": _parse_labels,
+    "min_remaining": _parse_count,
+}
+CHANGES_QUERY: Final = tuple(_PARAMETERS)
 """The query parameters by which changes may be filtered: members of ``AvailabilityRequest`` that say which pools."""
 
-_labels: Final = msgspec.json.Decoder(dict[str, str]).decode
 
-
-def parse_changes_query(query: Mapping[str, str]) -> AvailabilityRequest:
-    """``pool_ids`` are separated by commas, ``labels`` are a JSON object. Raises ``ValueError``, which says why."""
-    members: dict[str, object] = dict(query)
-    if "pool_ids" in query:
-        members["pool_ids"] = query["pool_ids"].split(",")
+def _time(name: str, text: str | UnsetType | None) -> datetime | UnsetType | None:
+    if not isinstance(text, str):
+        return text
     try:
-        if "labels" in query:
-            members["labels"] = _labels(query["labels"])
-        if "min_remaining" in query:
-            members["min_remaining"] = msgspec.convert(query["min_remaining"], int, strict=False)
-        return msgspec.convert(members, AvailabilityRequest)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-
-
-def _time(text: str | UnsetType | None) -> datetime | UnsetType | None:
-    return parse_time(text) if isinstance(text, str) else text
+        return parse_time(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from examples.capacity_service.requests import parse_changes_query
+from actorkit.gateway.bodies import BodyDecoder
+from actorkit.gateway.problems import Problem
+from examples.capacity_service.ids import ID_WORDS
+from examples.capacity_service.requests import CHANGES_QUERY, AvailabilityRequest, parse_changes_query
+from examples.capacity_service.times import TIME_WORDS
 from tests.capacity_service.service import Client, serving, settings
 
 PATH = "/rpc/availability/changes"
@@ -117,16 +123,30 @@ async def test_a_client_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "query", ["?colour=red", "?region=", "?min_remaining=x", "?labels=x", "?starts_before=noon", "?pool_ids=a,,b"]
+    ("query", "named"),
+    [
+        ("?colour=red", "colour"),
+        ("?limit=5", "limit"),
+        ("?region=eu&region=us", "region"),
+        ("?region=", "region"),
+        ("?min_remaining=x", "min_remaining"),
+        ("?labels=x", "labels"),
+        ("?starts_before=noon", "starts_before"),
+        ("?pool_ids=a,,b", "pool_ids"),
+    ],
 )
-async def test_a_query_that_is_not_as_it_must_be_is_a_problem(tmp_path: Path, query: str) -> None:
+async def test_a_query_that_is_not_as_it_must_be_is_a_problem_that_names_the_parameter(
+    tmp_path: Path, query: str, named: str
+) -> None:
     async with (
         serving(settings(tmp_path)) as client,
         aiohttp.ClientSession() as session,
         session.get(client.base + PATH + query) as response,
     ):
         assert response.content_type == "application/problem+json"
-        assert (response.status, (await response.json())["type"]) == (400, "/problems/invalid-request")
+        problem = await response.json()
+        assert (response.status, problem["type"]) == (400, "/problems/invalid-request")
+        assert named in problem["detail"]
 
 
 async def test_a_node_that_stops_ends_its_streams(tmp_path: Path) -> None:
@@ -143,3 +163,85 @@ def test_the_query_says_the_same_as_the_body() -> None:
     request = parse_changes_query({**query, "labels": '{"kind":"x"}'})
     assert (request.region, request.min_remaining, request.pool_ids) == ("eu", 2, ["a", "b"])
     assert request.labels == {"kind": "x"}
+
+
+def body_of(query: dict[str, str]) -> bytes:
+    """A body that asks for the same."""
+    members = {name: json.dumps(text) for name, text in query.items()}
+    if "pool_ids" in query:
+        members["pool_ids"] = json.dumps(query["pool_ids"].split(","))
+    members |= {name: query[name] for name in ("labels", "min_remaining") if name in query}
+    if query.get("labels") == '{},"limit":5':
+        members["labels"] = "no JSON by itself"
+    return "{{{}}}".format(",".join(f'"{name}":{text}' for name, text in members.items())).encode()
+
+
+LABELS = [
+    *('{"kind":"x"}', "{}", '{"a":"1","b":"2"}', '{"a":"1","a":"1"}', '{"a":"1","\\u0061":"2"}', '{"a b":"x"}'),
+    *('{"a":1}', '{"a":""}', '{"a":null}', "[]", "", "null", '"kind"', '{"a":"b"', '{"a":{"b":"c"}}', "{}}"),
+    *('{},"limit":5', '{"a":"\\ud800"}', "[" * 5000, json.dumps({"a": "x" * 257})),
+    json.dumps({f"l{number}": "x" for number in range(33)}),
+]
+NUMBERS = [
+    *("0", "12", "9223372036854775807", "9223372036854775808", "1" * 5000, "-1", "1e3", "1.0", "01", "1_0", "+1"),
+    *("", "null", '"1"', "NaN", "0x1", "\u0661", "true"),
+]
+TIMES = ["2026-01-01T00:00:00Z", "2026-01-01", "2026-02-30T00:00:00Z", "now", "2026-01-01T00:00:00+00:00", ""]
+TEXTS = st.sampled_from(["eu", "", "x" * 256, "x" * 257, "é" * 256, "\x00", "a,b", '"']) | st.text(
+    'aé~, ."\\\n', max_size=5
+)
+QUERIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "pool_ids": st.sampled_from(["a", "a,b", "a,a", "", "a,", ",", "a b", "..", "a~b", "x" * 129]) | TEXTS,
+        "region": TEXTS,
+        "starts_before": st.sampled_from(TIMES),
+        "ends_after": st.sampled_from(TIMES),
+        "labels": st.sampled_from(LABELS),
+        "min_remaining": st.sampled_from(NUMBERS) | st.integers(-5, 1 << 64).map(str),
+    },
+)
+
+
+@given(QUERIES)
+def test_a_query_is_taken_exactly_when_the_body_would_be(query: dict[str, str]) -> None:
+    for each in (query, *({name: text} for name, text in query.items())):
+        try:
+            body = BodyDecoder(AvailabilityRequest).decode(body_of(each))
+        except Problem:
+            with pytest.raises(ValueError, match=rf"^({'|'.join(each)}): expected ") as refused:
+                parse_changes_query(each)
+            assert "regex" not in str(refused.value)
+        else:
+            assert parse_changes_query(each) == body
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("pool_ids", "a,b c", f"expected ids separated by commas, but number 2 is not {ID_WORDS}"),
+        ("region", "x" * 257, "expected 1 to 256 characters, not 257"),
+        ("starts_before", "noon", f"expected {TIME_WORDS}"),
+        ("ends_after", "2026-02-30T00:00:00Z", "expected the time of a day that exists"),
+        ("min_remaining", "1e3", "expected a whole number from 0 to 9223372036854775807, as in 0 or 12"),
+        ("labels", "", 'expected a JSON object of texts, as in {"kind":"large"}: it is empty, not JSON'),
+        (
+            "labels",
+            '{"a":"1","a":"2"}',
+            """expected a JSON object of texts, as in {"kind":"large"}: the member 'a' is given twice in one object""",
+        ),
+        (
+            "labels",
+            '{"a b":"1"}',
+            f'expected a JSON object of texts, as in {{"kind":"large"}}: expected {ID_WORDS} - at `key` in `$`',
+        ),
+    ],
+)
+def test_what_is_expected_of_a_parameter_is_said_in_words(name: str, text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=r"^\w+: expected ") as refused:
+        parse_changes_query({name: text})
+    assert str(refused.value) == f"{name}: {says}"
+
+
+def test_each_parameter_is_a_member_of_the_body() -> None:
+    assert set(CHANGES_QUERY) == set(AvailabilityRequest.__struct_fields__) - {"limit"}

@@ -142,6 +142,7 @@ def check(type: type[msgspec.Struct], text: str) -> Any:
     return BodyDecoder(type).decode(text.encode())
 
 
+DAY_WORDS = "the time of a day that exists"
 LABELS_32 = ",".join(f'"l{n}":"x"' for n in range(32))
 
 
@@ -255,6 +256,8 @@ def test_what_a_body_may_not_be(type: type[msgspec.Struct], text: str) -> None:
         (ReleaseRequest, '{"reservation_id":"pool"}', f"expected {RESERVATION_WORDS} - at `$.reservation_id`"),
         (AvailabilityRequest, '{"pool_ids":["a","b c"]}', f"expected {ID_WORDS} - at `$.pool_ids[1]`"),
         (AvailabilityRequest, '{"starts_before":"now"}', f"expected {TIME_WORDS} - at `$.starts_before`"),
+        (AvailabilityRequest, '{"ends_after":"2026-02-30T00:00:00Z"}', f"ends_after: expected {DAY_WORDS}"),
+        (PoolRequest, '{"pool_id":"p","starts_at":"2026-02-30T00:00:00Z"}', f"starts_at: expected {DAY_WORDS}"),
     ],
 )
 def test_what_is_expected_of_ids_and_times_is_said_in_words(type: type[msgspec.Struct], text: str, words: str) -> None:

@@ -132,6 +132,20 @@ def test_what_is_wrong_in_a_member_that_is_ignored_is_a_problem_too(ignored: byt
         BodyDecoder(Open).decode(b'{"name": "x", "more": %s}' % ignored)
 
 
+@pytest.mark.parametrize("body", [b'{"more": 1, "more": 2}', b'{"name": "x", "more": 1, "more": 2}'])
+def test_a_member_that_is_ignored_is_not_given_twice_either(body: bytes) -> None:
+    with pytest.raises(Problem, match="the member 'more' is given twice in one object"):
+        BodyDecoder(Open).decode(body)
+
+
+def test_members_that_no_type_names_are_not_given_twice_either_and_what_is_wrong_is_said_as_is_asked_for() -> None:
+    texts = BodyDecoder(dict[str, str], wrong="labels are not as they must be")
+    assert texts.decode(b'{"a":"b","c":"a"}') == {"a": "b", "c": "a"}
+    with pytest.raises(Problem) as raised:
+        texts.decode(b'{"a":"b","a":"c"}')
+    assert raised.value.detail == "labels are not as they must be: the member 'a' is given twice in one object"
+
+
 @pytest.mark.parametrize("number", [b"1" * 5000, b"1." + b"1" * 5000, b"1e999999"])
 def test_a_number_in_a_member_that_is_ignored_may_be_of_any_size(number: bytes) -> None:
     assert BodyDecoder(Open).decode(b'{"name": "x", "more": {"a": %s}}' % number) == Open("x")
