@@ -3,8 +3,9 @@
 aiohttp wakes a task for each request, makes a request and a writer, and runs the handler in a second task. That costs
 more than all that the gateway does. So a request that has arrived entirely while the connection is idle, for a fixed
 path and with nothing unusual about it, is answered without them: at once where its handler answers at once, else by one
-task. Whatever is not so (bodies in pieces, pipelined requests, HTTP/1.0, ``Expect``, streams, what is malformed, a
-client that does not read) goes aiohttp's way, and so does everything where aiohttp's inside is not as it is known here.
+task. Where its head has come before, byte by byte, it is not even parsed again. Whatever is not so (bodies in pieces,
+pipelined requests, HTTP/1.0, ``Expect``, streams, what is malformed, a client that does not read) goes aiohttp's way,
+and so does everything where aiohttp's inside is not as it is known here.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
+from multidict import CIMultiDictProxy
 
 from actorkit.gateway.event_stream import EventStream
-from actorkit.gateway.handlers import Answer, Gateway, Turn
+from actorkit.gateway.handlers import Answer, Gateway, Route, Turn
+from actorkit.gateway.heads import END, Head
 from actorkit.gateway.problems import INTERNAL_ERROR, INVALID_REQUEST, Problem
 from actorkit.gateway.responses import Response, problem_response
 
@@ -35,16 +38,17 @@ _INSIDE: Final = (
 """What the short cut needs to know of aiohttp's protocol."""
 _KNOWN_INSIDE: Final = all(hasattr(web.RequestHandler, name) for name in _INSIDE)
 _NOTHING: Final[tuple[tuple[()], bool, bytes]] = ((), False, b"")
+_NO_PARTS: Final = (b"", b"", b"")
 
 
 class Connection(web.RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_gateway", "_held", "_lost", "_task", "short_cuts")
+    __slots__ = ("_held", "_lost", "_task", "gateway", "short_cuts")
 
     def __init__(self, manager: web.Server, gateway: Gateway, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._gateway = gateway
+        self.gateway = gateway
         self._task: asyncio.Task[None] | None = None
         """Answers the request that has taken the short cut and has to wait."""
         self._held = b""
@@ -75,40 +79,63 @@ class Connection(web.RequestHandler):
             self._pause_transport_reading()
         return True
 
-    def answer(self, message: Any, payload: Any) -> bool:
-        """Answers a request, or sees to it. Returns whether it takes the short cut."""
-        waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._messages or transport is None:
-            return False
-        if self._paused or self._reading_paused:
-            return False
-        body = _body(payload)
-        if body is None:
-            return False
-        if message.should_close or message.upgrade:
-            return False
+    @property
+    def _awaits_request(self) -> bool:
+        """Whether nothing is in the way of the next one."""
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.done()
+            and not self._messages
+            and not self._paused
+            and not self._reading_paused
+            and self.transport is not None
+        )
+
+    def answer(self, message: Any, payload: Any) -> Route | None:
+        """Answers a request, or sees to it. Returns the route of one that takes the short cut."""
+        body = _body(payload) if self._awaits_request else None
+        if body is None or message.should_close or message.upgrade:
+            return None
         headers = message.headers
         if message.version != (1, 1) or "Expect" in headers:
-            return False
-        gateway = self._gateway
+            return None
+        gateway = self.gateway
         route = gateway.quick_route(message.method, message.path)
-        if route is None:
+        if route is not None:
+            turn = Turn(gateway, message.method, message.path, headers)
+            self._handle(gateway.handle_quickly, route, turn, body)
+        return route
+
+    def answer_known(self, head: Head[Route], body: bytes) -> bool:
+        """Answers a request whose head has come before, or sees to it. Returns whether it can."""
+        gateway = self.gateway
+        if not self._awaits_request or gateway.draining:
             return False
+        self._handle(gateway.handle_known, head.route, Turn(gateway, head.method, head.target, head.headers), body)
+        return True
+
+    def _handle(
+        self,
+        handle: Callable[[Route, Turn, bytes], Answer | Awaitable[Answer | EventStream]],
+        route: Route,
+        turn: Turn,
+        body: bytes,
+    ) -> None:
         self.short_cuts += 1
-        turn = Turn(gateway, message.method, message.path, headers)
+        gateway = self.gateway
         gateway.in_progress += 1
         try:
-            handled = gateway.handle_quickly(route, turn, body)
+            handled = handle(route, turn, body)
             if not isinstance(handled, Answer):
                 self._request_in_progress = True
                 self._task = self._loop.create_task(self._finish(turn, handled))
-                return True
+                return
             response = turn.answered(handled)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
             response = turn.failed(error)
         gateway.in_progress -= 1
         self._send(response)
-        return True
 
     async def _finish(self, turn: Turn, handled: Awaitable[Answer | EventStream]) -> None:
         try:
@@ -118,7 +145,7 @@ class Connection(web.RequestHandler):
                 response = turn.failed(error)
             self._send(response)
         finally:
-            self._gateway.in_progress -= 1
+            self.gateway.in_progress -= 1
             self._task = None
             # As aiohttp does: whoever shuts down waits for requests that are in progress.
             self._request_in_progress = False
@@ -137,7 +164,7 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        if self._gateway.draining:
+        if self.gateway.draining:
             response.force_close()
         transport.write(response.encode())
         if response.keep_alive is False:
@@ -189,25 +216,53 @@ def _body(payload: Any) -> bytes | None:
 class _Parser:
     """Stands before aiohttp's parser, and keeps to itself what takes the short cut."""
 
-    __slots__ = ("_connection", "_consumed", "_feed", "_parser")
+    __slots__ = ("_between", "_connection", "_consumed", "_feed", "_heads", "_parser")
 
     def __init__(self, connection: Connection, parser: Any) -> None:
         self._connection = connection
+        self._heads = connection.gateway.heads
         self._parser = parser
         self._feed = parser.feed_data
         self._consumed = parser.message_consumed
+        self._between = True
+        """The parser has had nothing but entire requests, each in one piece: the next bytes begin another one."""
 
     def feed_data(self, data: bytes) -> Any:
         """As the parser does it: messages, whether the connection is upgraded, and what is left then."""
         connection = self._connection
         if connection.hold(data):
             return _NOTHING
+        raw, end, body = data.partition(END) if self._between else _NO_PARTS
+        if end:
+            head = self._heads.get(raw)
+            if head is not None and len(body) == head.body_bytes and connection.answer_known(head, body):
+                return _NOTHING
         parsed = self._feed(data)
         messages = parsed[0]
-        if len(messages) == 1 and not parsed[1] and connection.answer(*messages[0]):
-            self._consumed()
-            return _NOTHING
-        return parsed
+        if len(messages) != 1 or parsed[1]:
+            # (aiohttp asks with nothing at all whether there is more of what has come before.)
+            self._between = self._between and not data
+            return parsed
+        message, payload = messages[0]
+        self._between = bool(end) and payload.is_eof() and _is_entire(raw, message.headers, len(body))
+        route = connection.answer(message, payload)
+        if route is None:
+            return parsed
+        if self._between and connection.gateway.is_right(route, message.headers):
+            self._heads.keep(raw, Head(message.method, message.path, message.headers, route, len(body)))
+        self._consumed()
+        return _NOTHING
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
+
+
+def _is_entire(raw: bytes, headers: CIMultiDictProxy[str], body_bytes: int) -> bool:
+    """Whether there is no other way to read it than as one head and a body of so many bytes."""
+    lines = raw.count(b"\r\n")
+    return (
+        raw.count(b"\n") == lines
+        and raw.count(b"\r") == lines
+        and "Transfer-Encoding" not in headers
+        and headers.getall("Content-Length", ["0"]) == [str(body_bytes)]
+    )

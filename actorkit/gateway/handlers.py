@@ -20,6 +20,7 @@ from multidict import CIMultiDictProxy
 
 from actorkit.gateway.bodies import BodyDecoder
 from actorkit.gateway.event_stream import EventStream, EventStreams
+from actorkit.gateway.heads import Heads
 from actorkit.gateway.inputs import BearerTokens, check_json_content_type, parse_idempotency_key, single
 from actorkit.gateway.metrics import Metrics, Reading
 from actorkit.gateway.problems import (
@@ -169,6 +170,8 @@ class Gateway:
         self.refusals = refusals
         self.count_unrouted = self.metrics.route("", "").count
         self.loop = asyncio.get_running_loop()
+        self.heads: Heads[Route] = Heads()
+        """Of requests that were as they must be."""
         self._not_ready = not_ready
         self._tokens = tokens
         self._router: Router[Route] = Router()
@@ -206,12 +209,36 @@ class Gateway:
         route = self._router.fixed.get(target, _NO_METHODS).get(method)
         return None if route is None or route.endpoint.streams or self.draining else route
 
+    def is_right(self, route: Route, headers: CIMultiDictProxy[str]) -> bool:
+        """Whether a head is as it must be, and likely to come again: then ``handle_known`` need not look at it."""
+        endpoint = route.endpoint
+        if "Idempotency-Key" in headers or int(headers.get("Content-Length", "0")) > self.settings.body_max_bytes:
+            return False
+        try:
+            self._check_token(endpoint.path, headers)
+            if endpoint.decoder is not None:
+                _check_content(headers)
+        except Problem:
+            return False
+        return True
+
+    def handle_known(self, route: Route, turn: Turn, body: bytes) -> Answer | Awaitable[Answer | EventStream]:
+        """As ``handle_quickly``, for a head that ``is_right``."""
+        endpoint = route.endpoint
+        turn.count = route.count
+        if not endpoint.always:
+            self._admit()
+        incoming = turn.incoming
+        if endpoint.decoder is not None:
+            incoming.body = endpoint.decoder.decode(body)
+        elif body:
+            raise _no_body()
+        return endpoint.handle(incoming)
+
     def handle_quickly(self, route: Route, turn: Turn, body: bytes) -> Answer | Awaitable[Answer | EventStream]:
         """Handles a request that has arrived entirely; its route is from ``quick_route``."""
         turn.count = route.count
-        headers = turn.incoming.headers
-        if self._tokens is not None and not route.endpoint.path.startswith(OPEN_PREFIX):
-            self._tokens.check(headers.getall("Authorization", []))
+        self._check_token(route.endpoint.path, turn.incoming.headers)
         if not route.endpoint.always:
             self._admit()
         if len(body) > self.settings.body_max_bytes:
@@ -224,14 +251,10 @@ class Gateway:
         """Checks what a request's path has not said, and calls the endpoint's handler."""
         headers = incoming.headers
         if endpoint.decoder is not None:
-            check_json_content_type(headers.getall("Content-Type", []))
-            if headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise Problem(
-                    UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: send it without a Content-Encoding"
-                )
+            _check_content(headers)
             incoming.body = endpoint.decoder.decode(body)
         elif body:
-            raise Problem(INVALID_REQUEST, "this request takes no body")
+            raise _no_body()
         if endpoint.keyed:
             incoming.key = parse_idempotency_key(headers.getall("Idempotency-Key", []))
         return endpoint.handle(incoming)
@@ -243,8 +266,7 @@ class Gateway:
         if raw_path not in self._router.fixed:
             url = http.rel_url
             raw_path, raw_query = url.raw_path, url.raw_query_string
-        if self._tokens is not None and not raw_path.startswith(OPEN_PREFIX):
-            self._tokens.check(http.headers.getall("Authorization", []))
+        self._check_token(raw_path, http.headers)
         route, turn.incoming.value = self._router.find(http.method, raw_path)
         turn.count = route.count
         if raw_query:
@@ -261,6 +283,10 @@ class Gateway:
         if "Expect" in http.headers:
             await _expect(http)
         return await self._body(http, incoming.deadline)
+
+    def _check_token(self, path: str, headers: CIMultiDictProxy[str]) -> None:
+        if self._tokens is not None and not path.startswith(OPEN_PREFIX):
+            self._tokens.check(headers.getall("Authorization", []))
 
     def _admit(self) -> None:
         if self.in_progress > self.settings.requests_max:
@@ -301,6 +327,17 @@ class Gateway:
     def _too_large(self) -> Problem:
         detail = f"a request body has at most {self.settings.body_max_bytes} bytes"
         return Problem(REQUEST_TOO_LARGE, detail, closes=True)
+
+
+def _check_content(headers: CIMultiDictProxy[str]) -> None:
+    """Raises ``Problem`` unless the body is JSON as it is."""
+    check_json_content_type(headers.getall("Content-Type", []))
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: send it without a Content-Encoding")
+
+
+def _no_body() -> Problem:
+    return Problem(INVALID_REQUEST, "this request takes no body")
 
 
 async def _expect(http: web.BaseRequest) -> None:
