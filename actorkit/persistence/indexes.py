@@ -43,7 +43,8 @@ def by(*fields: str) -> Index:
 def by_range(*fields: str) -> Index:
     """Finds entries by the range or value of each of these fields: ``view.find(price=at_most(100))``.
 
-    For numbers, text, bytes, times, dates and durations.
+    For numbers, text, bytes, times, dates and durations. Times are asked for with a zone, whichever it is, and one that
+    was published without a zone is taken for UTC; unless they are declared to have none (``Meta(tz=False)``).
     """
     return Index(fields, ordered=True)
 
@@ -62,6 +63,8 @@ class IndexedField(NamedTuple):
     name: str
     ordered: bool
     kinds: tuple[type[Any], ...]
+    zoned: bool = True
+    """Of times: whether they have a zone. They do, unless they are declared to have none."""
 
 
 class Declared(NamedTuple):
@@ -124,6 +127,7 @@ def _fields_of(type: Any) -> dict[str, Any]:
 
 def _indexed(where: str, name: str, info: Any, index: Index) -> IndexedField:
     kinds: set[type[Any]] = set()
+    zoned = True
     members = info.types if isinstance(info, _Info.UnionType) else (info,)
     for member in members:
         of: Any = member.type if isinstance(member, _Info.Metadata) else member
@@ -135,6 +139,7 @@ def _indexed(where: str, name: str, info: Any, index: Index) -> IndexedField:
             what = "window" if index.window else "range" if index.ordered else "value"
             raise DeclarationError(f"{where} cannot have an index by {what} on {name!r}: its type does not allow it")
         kinds.update(found)
+        zoned = zoned and getattr(of, "tz", None) is not False
     if index.ordered and not any(kinds <= set(alike) for alike in _KINDS.values()):
         raise DeclarationError(f"{where} cannot have an index by range on {name!r}: values of its types do not compare")
-    return IndexedField(name, index.ordered, tuple(sorted(kinds, key=lambda kind: kind.__name__)))
+    return IndexedField(name, index.ordered, tuple(sorted(kinds, key=lambda kind: kind.__name__)), zoned)

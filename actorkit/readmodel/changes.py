@@ -77,7 +77,10 @@ class Changes(Generic[V]):
         return changes[0]
 
     async def batch(self, most: int) -> list[Change[V]]:
-        """The next changes, up to so many; waits for the first one only. It is empty when there will be no more."""
+        """The next changes, up to so many, 1 or more; waits for the first one only.
+
+        It is empty when there will be no more.
+        """
         while not self._closed:
             if changes := self.ready(most):
                 return changes
@@ -89,6 +92,8 @@ class Changes(Generic[V]):
 
     def ready(self, most: int) -> list[Change[V]]:
         """As ``batch``, without waiting: it is empty when nothing has changed."""
+        if most < 1:
+            raise ValueError(f"a batch has up to so many changes, 1 or more: it cannot be {most}")
         changes = self._take(most)
         if not changes and self._log.newest > self._fetched:
             self._fetch()

@@ -4,7 +4,8 @@ An index by value keeps the set of keys for each value; an index by range keeps 
 question takes the condition that the fewest entries meet, goes through these in the order of their keys, and looks up
 the others for each. What an index costs a change of an entry is a comparison, unless the field itself has changed.
 
-An entry lacks a field whose value is ``None``, or not of the declared type: it meets no condition on it.
+An entry lacks a field whose value is ``None``, or not of the declared type: it meets no condition on it. A time that
+was published without a zone is taken for UTC; in a question it is refused, since whoever asks may have meant another.
 
 Pure.
 """
@@ -108,14 +109,17 @@ class _ByValue:
 
     def _value(self, shown: Any) -> Any:
         value = getattr(shown, self._name, None)
-        return value if isinstance(value, self._field.kinds) else None
+        if not _fits(self._field, value):
+            return None
+        return _in_utc(value) if isinstance(value, datetime) else value
 
     def select(self, wanted: Any) -> Selection:
         if isinstance(wanted, Range):
             raise TypeError(f"{self._field.name} has no order: declare by_range({self._field.name!r})")
-        if not isinstance(wanted, self._field.kinds):
+        if not _fits(self._field, wanted):
             raise TypeError(_of_another_kind(self._field, wanted))
-        return self._keys.get(wanted, _NO_KEYS)
+        _check_zone(self._field, wanted)
+        return self._keys.get(_in_utc(wanted) if isinstance(wanted, datetime) else wanted, _NO_KEYS)
 
 
 class _ByRange:
@@ -161,6 +165,7 @@ class _ByRange:
         comparable = _comparable(self.field, value)
         if comparable is None:
             raise TypeError(_of_another_kind(self.field, value))
+        _check_zone(self.field, value)
         return comparable
 
 
@@ -235,17 +240,36 @@ class Candidates:
 
 def _comparable(field: IndexedField, value: Any) -> Any:
     """The value so that it compares with all others of its field; ``None`` if it is not of the field's type."""
-    if not isinstance(value, field.kinds):
+    if not _fits(field, value):
         return None
     if isinstance(value, datetime):
-        if datetime not in field.kinds:
-            return None
-        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH_UTC) // _MICROSECOND
+        return (_in_utc(value) - _EPOCH_UTC) // _MICROSECOND
     if isinstance(value, date):
         return value.toordinal()
     if isinstance(value, Decimal):
         return None if value.is_nan() else value
     return None if value != value else value
+
+
+def _fits(field: IndexedField, value: Any) -> bool:
+    # A datetime is a date, too, for Python.
+    return isinstance(value, field.kinds) and (not isinstance(value, datetime) or datetime in field.kinds)
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.utcoffset() is None else time
+
+
+def _check_zone(field: IndexedField, asked: Any) -> None:
+    """Raises ``TypeError`` for a time without a zone where those of the field have one, and the other way round."""
+    if not isinstance(asked, datetime) or (asked.utcoffset() is not None) == field.zoned:
+        return
+    if field.zoned:
+        raise TypeError(
+            f"{field.name} is a time with a zone, and {asked!r} has none: say which it is in, as in "
+            "datetime.now(UTC) or time.replace(tzinfo=UTC)"
+        )
+    raise TypeError(f"{field.name} is declared as a time without a zone, and {asked!r} has one: ask without")
 
 
 def _of_another_kind(field: IndexedField, value: Any) -> str:
@@ -295,6 +319,10 @@ class Indexes(Generic[V]):
         limit: int | None,
     ) -> Found[V]:
         """As ``View.find``."""
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is how many to find at most, 0 or more, or None for all: it cannot be {limit}")
+        if isinstance(ids, str):
+            raise TypeError(f"ids are several, and {ids!r} would be taken for its letters: give ids=[{ids!r}]")
         conditions = {name: wanted for name, wanted in conditions.items() if wanted is not None}
         selections = [self._index(name).select(wanted) for name, wanted in conditions.items()]
         if ids is not None:

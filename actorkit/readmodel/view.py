@@ -25,8 +25,10 @@ class View(Generic[V]):
     back; between keys there is no order.
     """
 
-    def __init__(self, values: LwwMap[V]) -> None:
+    def __init__(self, values: LwwMap[V], name: str = "") -> None:
+        """``name`` is that of the type and of the method, for people."""
         self._values = values
+        self._name = f"the view {name}" if name else "the view"
 
     def get(self, id: str) -> Entry[V] | None:
         """The value of one entity and the version that it shows; ``None`` if it publishes nothing."""
@@ -42,7 +44,10 @@ class View(Generic[V]):
         return self._values.revision
 
     def scan(self, predicate: Callable[[V], object], *, limit: int | None = None) -> Found[V]:
-        """The first entries, in the order of their ids, for whose value the predicate holds; looks at all of them."""
+        """The first entries, in the order of their ids, for whose value the predicate holds; looks at all of them.
+
+        ``limit`` is as for ``find``.
+        """
         return self._values.find({}, where=predicate, limit=limit)
 
     def find(
@@ -57,11 +62,13 @@ class View(Generic[V]):
 
         The conditions are on fields that ``@published(indexes=...)`` names: a value, as in ``region="eu"``, or a range
         from ``actorkit.readmodel``, as in ``starts_at=before(noon)``; ``None`` is no condition, and an entry
-        whose field is ``None`` meets none. ``ids``: only of these. ``where`` is asked last, of what is left.
+        whose field is ``None`` meets none. ``ids``: only of these. ``where`` is asked last, of what is left. ``limit``:
+        how many at most, 0 or more; ``None``: all.
 
         The condition that the fewest entries meet decides what it costs: well below a microsecond for each of these,
-        and somewhat more where they have to be sorted. Raises ``DeclarationError`` for a field without an index and
-        ``TypeError`` for a condition that its values cannot meet.
+        and somewhat more where they have to be sorted. Raises ``DeclarationError`` for a field without an index,
+        ``TypeError`` for a condition that its values cannot meet, such as a time without a zone, and ``ValueError`` for
+        a limit below 0.
         """
         return self._values.find(conditions, where=where, ids=ids, limit=limit)
 
@@ -92,7 +99,8 @@ class View(Generic[V]):
     async def wait_for(self, id: str, *, version: int, deadline_s: float) -> None:
         """Returns once the view shows this version of the entity, or a later one.
 
-        Raises ``TimeoutError``, and ``Overloaded`` where too many wait for the view already.
+        Raises ``TimeoutError`` (the entity itself may be far ahead), and ``Overloaded`` where too many wait for the
+        view already.
         """
         if self._values.version(id) >= version:
             return
@@ -101,5 +109,13 @@ class View(Generic[V]):
         try:
             async with asyncio.timeout(deadline_s):
                 await seen.wait()
+        except TimeoutError:
+            reached = self._values.version(id)
+            if reached < version:
+                shown = f"shows version {reached} of {id!r}" if reached else f"knows of no event of {id!r}"
+                raise TimeoutError(
+                    f"{self._name} {shown}, and did not show version {version} within {deadline_s:g} s: wait longer, "
+                    "or ask the entity itself"
+                ) from None
         finally:
             self._values.forget(id, seen.set)

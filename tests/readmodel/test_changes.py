@@ -189,6 +189,18 @@ async def test_whoever_closes_the_iterator_ends_it_also_while_somebody_waits() -
     assert changes._log._sleepers == set()
 
 
+async def test_a_batch_of_no_changes_is_refused_since_it_would_never_come() -> None:
+    values: LwwMap[Slot] = LwwMap()
+    changes = View(values).changes()
+    values.publish("a", 1, Slot("eu", 1))
+    for most in (0, -1):
+        with pytest.raises(ValueError, match=f"1 or more: it cannot be {most}"):
+            await changes.batch(most)
+        with pytest.raises(ValueError, match=f"1 or more: it cannot be {most}"):
+            changes.ready(most)
+    assert [change.id for change in await changes.batch(1)] == ["a"]
+
+
 async def test_what_was_told_before_the_end_is_the_newest() -> None:
     values: LwwMap[int] = LwwMap()
     changes = View(values).changes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from actorkit.readmodel.view import View
 from tests.persistence.actors import AccountState, Put
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+NAIVE = NOON.replace(tzinfo=None)
 
 
 class Slot(Struct, frozen=True):
@@ -194,9 +195,56 @@ def test_a_window_finds_what_overlaps_without_going_through_the_past_and_the_fut
 def test_times_of_any_zone_compare_and_those_without_one_are_taken_for_utc() -> None:
     values: LwwMap[Slot] = LwwMap(indexed=INDEXED)
     values.publish("east", 1, Slot(starts_at=NOON.astimezone(timezone(timedelta(hours=5)))))
-    values.publish("naive", 1, Slot(starts_at=NOON.replace(tzinfo=None)))
+    values.publish("naive", 1, Slot(starts_at=NAIVE))
     assert list(values.find({"starts_at": NOON}).entries) == ["east", "naive"]
     assert list(values.find({"starts_at": before(NOON)}).entries) == []
+
+
+def test_times_are_found_by_value_whatever_their_zone() -> None:
+    values: LwwMap[Slot] = LwwMap(indexed=declared_indexes("it", Slot, [by("starts_at")]))
+    values.publish("east", 1, Slot(starts_at=NOON.astimezone(timezone(timedelta(hours=5)))))
+    values.publish("naive", 1, Slot(starts_at=NAIVE))
+    assert list(values.find({"starts_at": NOON.astimezone(timezone(timedelta(hours=-3)))}).entries) == ["east", "naive"]
+    values.publish("naive", 2, Slot())
+    assert list(values.find({"starts_at": NOON}).entries) == ["east"]
+
+
+class NoOffset(tzinfo):
+    """A zone that does not say how far from UTC it is: Python takes its times for such as have none."""
+
+    def utcoffset(self, time: datetime | None, /) -> None:
+        return None
+
+    def dst(self, time: datetime | None, /) -> None:
+        return None
+
+    def tzname(self, time: datetime | None, /) -> None:
+        return None
+
+
+@pytest.mark.parametrize("time", [NAIVE, NOON.replace(tzinfo=NoOffset())])
+def test_a_question_with_a_time_without_a_zone_is_refused_since_it_may_be_meant_for_any(time: datetime) -> None:
+    by_value: View[Slot] = View(LwwMap(indexed=declared_indexes("it", Slot, [by("starts_at")])))
+    questions = [time, before(time), at_most(time), after(time), at_least(time), between(NOON, time)]
+    for view, question in [(by_value, time), *((filled(3), question) for question in questions)]:
+        for ask in (view.find, view.changes):
+            with pytest.raises(
+                TypeError, match=r"starts_at is a time with a zone, and datetime\..* has none: say which"
+            ):
+                ask(starts_at=question)
+
+
+class Local(Struct, frozen=True):
+    opens_at: Annotated[datetime, Meta(tz=False)] | None
+
+
+@pytest.mark.parametrize("index", [by, by_range])
+def test_where_times_are_declared_to_have_no_zone_questions_have_none_either(index: Callable[[str], Index]) -> None:
+    values: LwwMap[Local] = LwwMap(indexed=declared_indexes("it", Local, [index("opens_at")]))
+    values.publish("k", 1, Local(NAIVE))
+    assert list(values.find({"opens_at": NAIVE}).entries) == ["k"]
+    with pytest.raises(TypeError, match=r"opens_at is declared as a time without a zone, and datetime\..* has one"):
+        values.find({"opens_at": NOON})
 
 
 def test_a_value_that_is_not_of_its_declared_type_is_found_without_conditions_only() -> None:
@@ -222,6 +270,8 @@ def test_a_value_that_is_not_of_its_declared_type_is_found_without_conditions_on
         ({"price": "5"}, TypeError, "price is Decimal or float or int, not '5'"),
         ({"price": at_most(float("nan"))}, TypeError, "not nan"),
         ({"starts_at": before("noon")}, TypeError, "starts_at is datetime, not 'noon'"),
+        ({"limit": -1}, ValueError, "limit is how many to find at most, 0 or more, or None for all: it cannot be -1"),
+        ({"ids": "k00001"}, TypeError, r"ids are several, .* give ids=\['k00001'\]"),
     ],
 )
 def test_a_question_that_cannot_be_answered_says_why(
@@ -236,6 +286,9 @@ def test_scanning_takes_any_predicate_and_a_limit() -> None:
     assert list(view.scan(lambda slot: slot.price in (2, 5, 7), limit=2).entries) == ["k00002", "k00005"]
     assert view.scan(lambda slot: slot.price in (2, 5, 7), limit=2).truncated
     assert not view.scan(lambda slot: slot.price in (2, 5, 7), limit=3).truncated
+    assert view.scan(lambda slot: True, limit=0) == ({}, True)
+    with pytest.raises(ValueError, match="limit"):
+        view.scan(lambda slot: True, limit=-1)
     with pytest.raises(ZeroDivisionError):
         view.scan(lambda slot: 1 // 0)
 
@@ -274,6 +327,13 @@ def test_fields_of_these_kinds_can_be_indexed() -> None:
     assert len(values.find({"name": "n"}).entries) == 1
     assert len(values.find({"day": at_most(date(2026, 1, 1)), "lasts": timedelta(1)}).entries) == 1
     assert len(values.find({"day": before(date(2026, 1, 1))}).entries) == 0
+
+
+def test_a_time_is_no_date() -> None:
+    for index in (by, by_range):
+        values: LwwMap[Mixed] = LwwMap(indexed=declared_indexes("it", Mixed, [index("day")]))
+        with pytest.raises(TypeError, match="day is date, not datetime"):
+            values.find({"day": NOON})
 
 
 def test_a_field_that_is_called_like_a_parameter_of_find_is_refused() -> None:

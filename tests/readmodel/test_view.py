@@ -11,6 +11,8 @@ from actorkit import ActorSystem, PersistentActor, command, published
 from actorkit.errors import DeclarationError, JournalFailed, JournalUnavailable
 from actorkit.journal.memory import MemoryJournal
 from actorkit.journal.protocols import ShardStatus
+from actorkit.readmodel.lww_map import LwwMap
+from actorkit.readmodel.view import View
 from tests.persistence.actors import Account, AccountState, Broke, Put
 from tests.persistence.kit import Nodes, ScriptedJournal, eventually
 
@@ -105,8 +107,24 @@ async def test_waiting_for_a_version(nodes: Nodes) -> None:
     assert not waiting.done()
     await account.put(1)
     await waiting
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"shows version 3 of 'a', and did not show version 4 within 0\.5 s"):
         await view.wait_for("a", version=4, deadline_s=0.5)
+    with pytest.raises(TimeoutError, match="knows of no event of 'b', and did not show version 1 within 2 s"):
+        await view.wait_for("b", version=1, deadline_s=2)
+
+
+async def test_whoever_waits_in_vain_is_told_which_view_it_was() -> None:
+    view: View[int] = View(LwwMap(), "account.total")
+    with pytest.raises(TimeoutError, match=r"^the view account\.total knows of no event of 'a'"):
+        await view.wait_for("a", version=1, deadline_s=0)
+
+
+async def test_what_comes_at_the_last_moment_is_no_timeout() -> None:
+    values: LwwMap[int] = LwwMap()
+    waiting = asyncio.ensure_future(View(values).wait_for("a", version=1, deadline_s=0))
+    await asyncio.sleep(0)
+    values.publish("a", 1, 5)
+    await waiting
 
 
 async def test_what_is_published_while_the_view_is_rebuilt_wins(nodes: Nodes) -> None:
