@@ -43,12 +43,18 @@ def test_the_hello_world_runs_as_written_and_remembers(tmp_path: Path) -> None:
     assert first["keyed"] == second["keyed"] == third["keyed"]
 
 
-def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
+def test_the_tutorial_runs_as_written_and_goes_on_where_it_was(tmp_path: Path) -> None:
     [block] = TUTORIAL_BLOCKS
-    printed = output_of(block, tmp_path)
-    assert printed["then"] == "100"
-    assert printed["totals"] == "{'ann': 150, 'bob': 7}"
-    assert printed["refused"] == "the account is closed 7"
+    runs = [output_of(block, tmp_path) for _ in range(3)]
+    assert [run["totals"] for run in runs] == [
+        "{'ann': 150, 'bob': 7}",
+        "{'ann': 300, 'bob': 14}",
+        "{'ann': 450, 'bob': 21}",
+    ]
+    assert f"`totals: {runs[1]['totals']}`" in TUTORIAL
+    for printed in runs:
+        assert printed["then"] == "100"
+        assert printed["refused"] == "the account is closed 0"
 
 
 def test_the_testing_guide_is_a_test_module_that_passes(tmp_path: Path) -> None:
