@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,73 @@ async def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path) -> None:
         assert len(gone.output.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["members"], ["members", "ftp://x"], ["members", "x", "--token-file", "no"]])
+async def test_a_remoting_port_is_told_from_an_http_port(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path)) as service:
+        shown = await command("members", service.node.http_address, "--json")
+        (member,) = json.loads(shown.output)["members"]
+        for name in ("members", "shards", "drain"):
+            said = await command(name, member["remoting"])
+            assert said.exit_code == 1
+            assert said.output.startswith(f"Error: http://{member['remoting']} is the remoting port of a node")
+            assert "give the node's HTTP address" in said.output
+            assert len(said.output.splitlines()) == 1
+        unknown = await command("shards", f"{service.node.http_address}/elsewhere")
+        assert "has nothing at /cluster/shards" in unknown.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.0 404 File not found\r\nServer: SimpleHTTP/0.6\r\n\r\n<h1>", "404 File not found (SimpleHTTP/0.6)"),
+        (b"HTTP/1.0 502 Bad Gateway\r\n\r\n", "502 Bad Gateway, and not as a node"),
+        (b"HTTP/1.0 200 OK\r\n\r\n<h1>Welcome</h1>", "not as a node"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"shards": [{}]}', "not as a node"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n{", "not as a node"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"shards": "\xff"}', "not as a node"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not talk HTTP"),
+        (b"", "does not talk HTTP"),
+    ],
+)
+async def test_what_is_no_node_is_called_so(answer: bytes, said: str) -> None:
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(stranger, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        for name in ("members", "shards", "drain"):
+            ended = await command(name, f"{host}:{port}")
+            assert ended.exit_code == 1
+            assert said in ended.output
+            assert ended.output.startswith(f"Error: http://{host}:{port} ")
+            assert ended.output.rstrip().endswith("is it the HTTP address of a node?")
+            assert len(ended.output.splitlines()) == 1
+
+
+async def test_a_closed_port_is_told_from_a_host_that_does_not_exist() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    closed = await command("shards", f"127.0.0.1:{port}")
+    assert closed.output.startswith(f"Error: http://127.0.0.1:{port} cannot be reached: nothing listens there")
+    assert "cannot be reached: " in (await command("shards", "no-such-host.invalid:80")).output
+
+
+async def test_a_node_asked_by_https_is_said_to_have_no_tls(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path)) as service:
+        said = await command("shards", f"https://{service.node.http_address}")
+        assert said.exit_code == 1
+        assert "does not talk TLS" in said.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["members"],
+        ["members", "x", "--token-file", "no"],
+        *(["members", node] for node in ("ftp://x", "8080", ":8080", "http://", "x:http", "x:0", "x:65536", "[::1")),
+    ],
+)
 async def test_what_is_called_wrongly_ends_with_2(arguments: list[str]) -> None:
     assert (await command(*arguments)).exit_code == 2

@@ -23,10 +23,12 @@ from actorkit.remoting.transport import Acceptor, Link, LinkHandler
 from actorkit.remoting.websocket_link import WebSocketLink
 from actorkit.wire.frames import frame_max_bytes
 
-__all__ = ["PATH", "AiohttpTransport"]
+__all__ = ["NOT_FOR_STRANGERS", "PATH", "AiohttpTransport"]
 
 PATH: Final = "/actorkit/remoting"
 """Where a node takes WebSockets of its peers."""
+NOT_FOR_STRANGERS: Final = "This port is for the nodes of a cluster.\n"
+"""The answer to requests that are no peer's; the command line knows a remoting port by it."""
 
 _log = structlog.get_logger("actorkit.remoting")
 
@@ -178,7 +180,7 @@ class AiohttpTransport:
         assert isinstance(protocol, _Protocol)
         upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         if acceptor is None or request.path != PATH or not upgrade or "Origin" in request.headers:
-            answer = web.Response(status=403 if upgrade else 404, text="This port is for the nodes of a cluster.\n")
+            answer = web.Response(status=403 if upgrade else 404, text=NOT_FOR_STRANGERS)
             answer.force_close()
             return answer
         websocket = web.WebSocketResponse(timeout=_CLOSE_S, compress=False, max_msg_size=self._frame_max_bytes)
