@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +16,12 @@ import pytest
 from actorkit.testing import given
 from examples.capacity_service.domain import PoolCreated, Reserved
 from examples.capacity_service.entity import Pool
+from examples.capacity_service.tokens import decode_token
+from tests.capacity_service.service import serving, settings
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
+SHELL_BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 TUTORIAL = (PROJECT / "docs" / "tutorial.md").read_text()
 TESTING = (PROJECT / "docs" / "testing.md").read_text()
@@ -73,6 +79,27 @@ def test_the_message_in_the_testing_guide_is_the_one_that_is_given() -> None:
     with pytest.raises(AssertionError) as broken:
         given(Pool, PoolCreated(10)).when(lambda pool: pool.reserve(3, "order-7")).emits(Reserved("order-7", 4))
     assert str(broken.value).startswith(shown)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's requests are made with curl")
+async def test_the_requests_in_the_readme_work_as_written(tmp_path: Path) -> None:
+    lines = [
+        line for block in SHELL_BLOCKS for line in block.splitlines() if "curl" in line or line.startswith("token=")
+    ]
+    endless = [line for line in lines if line.startswith("curl -N")]
+    assert len(endless) == 1
+    lines = [f"{line}; echo" for line in lines if line not in endless]
+    async with serving(settings(tmp_path)) as client:
+        script = re.sub(r"http://127\.0\.0\.1:808\d", client.base, "\n".join(lines)) + '\necho "$token"'
+        shell = await asyncio.create_subprocess_exec("sh", "-euc", script, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(60):
+            printed, _ = await shell.communicate()
+    assert shell.returncode == 0
+    *answers, token = printed.decode().split()
+    made, reserved, described, shown = (json.loads(answer) for answer in answers)
+    assert (made["remaining"], reserved["remaining"], described["remaining"]) == (8, 5, 5)
+    assert shown["pools"][0]["remaining"] == 4
+    assert decode_token(token) == ("gpu-a100", shown["pools"][0]["version"])
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))])
