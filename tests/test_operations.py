@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from actorkit import SystemSettings
 from examples.capacity_service.__main__ import cli
+from tests.capacity_service import service
 
 PROJECT = Path(__file__).parent.parent
 PAGE = (PROJECT / "docs" / "operations.md").read_text()
@@ -47,6 +49,21 @@ def test_every_option_that_the_page_names_exists() -> None:
     named = set(re.findall(r"(?:node|`)[^`\n]*?(--[a-z-]+)", PAGE))
     assert "--operator-tokens" in named
     assert named <= OPTIONS | {"--all", "--json", "--token-file", "--help", "--nodes", "--base-http"}
+
+
+async def test_every_metric_that_a_node_shows_is_on_the_page_and_no_other(tmp_path: Path) -> None:
+    async with service.serving(service.settings(tmp_path)) as client:
+        await client.pool("p", 1)
+        text = (await client.get("/metrics")).body
+    shown: dict[str, str] = {}
+    for family in text_string_to_metric_families(text):
+        if family.name.startswith(("process_", "python_")):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels if label != "le"})
+        shown[f"{name}{{{','.join(labels)}}}" if labels else name] = family.documentation
+    assert "http_streams" in shown
+    assert dict(re.findall(r"^\| `([a-z_]+(?:\{\S+\})?)` \| ([^|]+) \|$", PAGE, re.MULTILINE)) == shown
 
 
 def test_the_nodes_of_the_manifests_are_started_with_options_that_exist() -> None:

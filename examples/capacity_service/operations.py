@@ -21,6 +21,20 @@ __all__ = ["Access", "Drain", "Member", "Members", "Shard", "Shards", "add_readi
 Standing = Literal["joining", "up", "leaving", "unreachable"]
 
 _STATUS: Final[dict[Status, Standing]] = {Status.JOINING: "joining", Status.UP: "up"}
+_ENTITY_HELP: Final = {
+    "commands": "Commands that entities have carried out.",
+    "queries": "Queries that entities have answered.",
+    "rejected": "Calls that entities have refused.",
+    "deduplicated": "Commands that came again, and were answered as the first time.",
+    "handler_failures": "Handlers that raised, or took too long: defects.",
+    "settlements": "Entities that went back to what the journal says, since something had failed.",
+    "recoveries": "Entities that were brought into memory, or back to what the journal says.",
+    "recovery_failures": "Entities whose state could not be rebuilt, or whose journal could not be read.",
+    "events_replayed": "Events that were read for recoveries.",
+    "snapshots_ignored": "Snapshots that could not be used, so that more events were read instead.",
+    "effects_failed": "Exceptions in what was to follow a commit, such as publishing: defects.",
+}
+"""What the counters of entities count, all of them since the process has begun."""
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -136,7 +150,4 @@ def add_readings(gateway: Gateway, system: ActorSystem) -> None:
         )
         readings += read_model_readings(system.read_model)
     counter = readings_of(counters, "actorkit_entity", "counter")
-    readings += [
-        counter(name, f"Entities in this process: {name.replace('_', ' ')}.", name)
-        for name in counters.__struct_fields__
-    ]
+    readings += [counter(name, _ENTITY_HELP[name], name) for name in counters.__struct_fields__]
