@@ -18,7 +18,7 @@ from actorkit import run as run_loop
 from examples.capacity_service.local_cluster import run_local_cluster
 from examples.capacity_service.node import CannotStart, Node, run_until_signal
 from examples.capacity_service.replay import replay
-from examples.capacity_service.settings import NodeSettings, option, parse_address, parse_seeds, read_config
+from examples.capacity_service.settings import NodeSettings, Seconds, option, parse_address, parse_seeds, read_config
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -84,19 +84,19 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
 )
 @option(
     "--leave-delay-s",
-    type=click.FloatRange(0, 3600),
+    type=Seconds(0, 3600),
     default=0.0,
     help="How long the node is not ready, and serves as before, until it begins to leave: what balancers need.",
 )
 @option(
     "--request-deadline-s",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=Seconds(0, 3600, min_open=True),
     default=5.0,
     help="How long a request may take.",
 )
 @option(
     "--released-memory-s",
-    type=click.FloatRange(0, min_open=True, max=10 * 365 * 86_400),
+    type=Seconds(0, min_open=True, max=10 * 365 * 86_400),
     default=86_400.0,
     help="How long released reservations are remembered, at least.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 import msgspec
 
-__all__ = ["Address", "NodeSettings", "option", "parse_address", "parse_seeds", "read_config"]
+__all__ = ["Address", "NodeSettings", "Seconds", "option", "parse_address", "parse_seeds", "read_config"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +64,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a node that leaves is not ready, and serves as before, until it begins to hand over."""
 
 
+class Seconds(click.FloatRange):
+    """A duration. A range of click's has room for what is no number, since no comparison with that is true."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def parse_address(context: click.Context, param: click.Parameter, value: object) -> Address | None:
     """The callback of an option that is a ``host:port``."""
     if value is None:
@@ -103,14 +114,15 @@ def read_config(context: click.Context, param: click.Parameter, value: Path | No
 
 
 def _defaults(context: click.Context, param: click.Parameter, file: Path, keys: Mapping[str, Any]) -> dict[str, Any]:
-    names = {option.name for option in context.command.params if option.name not in (None, param.name)}
+    options = {option.name: option for option in context.command.params if option.name not in (None, param.name)}
     defaults: dict[str, Any] = {}
     for key, value in keys.items():
         name = key.replace("-", "_")
-        if name not in names:
-            known = ", ".join(sorted(str(name).replace("_", "-") for name in names))
+        if name not in options:
+            known = ", ".join(sorted(str(name).replace("_", "-") for name in options))
             raise click.BadParameter(f"{file} has the key {key!r}, but the keys are {known}", context, param)
-        if isinstance(value, bool | dict):
-            raise click.BadParameter(f"{file} has a value for {key!r} that no option can have", context, param)
-        defaults[name] = value
+        if isinstance(value, bool | dict) or (isinstance(value, list) and options[name].type is not click.UNPROCESSED):
+            raise click.BadParameter(f"{file} has a value for {key!r} that it cannot have", context, param)
+        # As text, the way it comes from elsewhere: click would make a whole number of 1.5.
+        defaults[name] = value if isinstance(value, list) else str(value)
     return defaults

@@ -178,6 +178,13 @@ async def test_names_differ_by_default(tmp_path: Path) -> None:
         (["--config", "broken.toml"], "broken.toml"),
         (["--config", "unknown.toml"], "colour"),
         (["--config", "table.toml"], "http"),
+        (["--config", "list.toml"], "http-tokens"),
+        (["--config", "number.toml"], "tokens file 5"),
+        (["--config", "half.toml"], "2.5"),
+        (["--config", "nan.toml"], "nan"),
+        (["--request-deadline-s", "nan"], "nan"),
+        (["--released-memory-s", "nan"], "nan"),
+        (["--leave-delay-s", "NaN"], "NaN"),
         (["--nonsense"], "--nonsense"),
         (["argument"], "argument"),
     ],
@@ -190,6 +197,10 @@ async def test_a_node_that_cannot_start_says_why_in_one_line(tmp_path: Path, arg
     (tmp_path / "broken.toml").write_text("name =\n")
     (tmp_path / "unknown.toml").write_text('colour = "red"\n')
     (tmp_path / "table.toml").write_text("[http]\nport = 1\n")
+    (tmp_path / "list.toml").write_text('http-tokens = ["missing.txt"]\n')
+    (tmp_path / "number.toml").write_text("http-tokens = 5\n")
+    (tmp_path / "half.toml").write_text("shards = 2.5\n")
+    (tmp_path / "nan.toml").write_text("leave-delay-s = nan\n")
     base = [] if "--http" in arguments else ["--http", "127.0.0.1:0"]
     ended = await run("node", *base, *arguments, cwd=tmp_path)
     assert ended.status != 0
