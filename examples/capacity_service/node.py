@@ -125,7 +125,8 @@ class Node:
         await self._system.stop()
 
     def not_ready(self) -> str | None:
-        """``None`` if the node is a full member, else why not. What it can serve it serves also before and after."""
+        """``None`` if the node is a full member that sees a majority, else why not. What it can serve it serves also
+        before and after."""
         if self._stage is not None:
             return self._stage
         if self._leaving:
@@ -136,6 +137,9 @@ class Node:
             return f"it waits for {len(others)} shards that {owners} has; GET /cluster/shards shows them"
         if (reason := self._system.ready) is not None:
             return reason
+        clustering = self._system.clustering
+        if clustering is not None and not clustering.may_hold_leases():
+            return "it sees no majority of its cluster's members, and keeps no shards; GET /cluster/members shows them"
         return None if self._owning.done() else "it waits for its shards"
 
     def behind(self) -> str | None:

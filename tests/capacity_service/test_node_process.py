@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -368,6 +368,32 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
         reserved = (await running.get("/rpc/pools/p"))[1]["reserved"]
         # What was not acknowledged happened once or not at all: in each life, one request of each of the four.
         assert len(granted) <= reserved <= len(granted) + 3 * 4
+
+
+async def test_a_node_that_sees_no_majority_is_not_ready_until_it_ends(tmp_path: Path) -> None:
+    """Of two halves the one with the lowest name goes on: here that one is lost."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    common = ["--http", "127.0.0.1:0", "--seeds", ",".join(addresses), "--journal", "sqlite:///c.db"]
+    async with AsyncExitStack() as stack:
+        starting = [
+            stack.enter_async_context(node("--name", f"n{n}", "--remoting", address, *common, cwd=tmp_path))
+            for n, address in enumerate(addresses)
+        ]
+        first, second = await asyncio.gather(*starting)
+        async with asyncio.timeout(START_MAX_S):
+            while {(await running.get("/health/ready"))[0] for running in (first, second)} != {200}:
+                await asyncio.sleep(0.02)
+        first.process.kill()
+        async with asyncio.timeout(START_MAX_S):
+            status, body = 200, {}
+            while status == 200:
+                await asyncio.sleep(0.02)
+                status, body = await second.get("/health/ready")
+            assert (status, body["detail"][:20]) == (503, "it sees no majority ")
+            assert (await second.get("/health/live"))[0] == 200
+            assert (await second.post("availability", {}))[0] == 200
+            await second.process.communicate()
+        assert second.process.returncode == 71
 
 
 async def test_a_cluster_of_one(tmp_path: Path) -> None:
