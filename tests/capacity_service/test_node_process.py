@@ -385,7 +385,7 @@ async def test_a_node_that_sees_no_majority_is_not_ready_until_it_ends(tmp_path:
                 await asyncio.sleep(0.02)
         first.process.kill()
         async with asyncio.timeout(START_MAX_S):
-            status, body = 200, {}
+            status, body = await second.get("/health/ready")
             while status == 200:
                 await asyncio.sleep(0.02)
                 status, body = await second.get("/health/ready")
