@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import structlog
@@ -21,7 +22,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDictProxy
 
 from actorkit.gateway.event_stream import EventStream
-from actorkit.gateway.handlers import Answer, Gateway, Route, Turn
+from actorkit.gateway.handlers import Answer, Gateway, Pending, Route, Turn
 from actorkit.gateway.heads import END, Head
 from actorkit.gateway.problems import INTERNAL_ERROR, INVALID_REQUEST, Problem
 from actorkit.gateway.responses import Response, problem_response
@@ -44,13 +45,13 @@ _NO_PARTS: Final = (b"", b"", b"")
 class Connection(web.RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_held", "_lost", "_task", "gateway", "short_cuts")
+    __slots__ = ("_answering", "_held", "_lost", "gateway", "short_cuts")
 
     def __init__(self, manager: web.Server, gateway: Gateway, **options: Any) -> None:
         super().__init__(manager, **options)
         self.gateway = gateway
-        self._task: asyncio.Task[None] | None = None
-        """Answers the request that has taken the short cut and has to wait."""
+        self._answering: asyncio.Future[Any] | None = None
+        """What the request waits for that has taken the short cut and has to wait."""
         self._held = b""
         """What has arrived meanwhile: one piece, since nothing is read after that."""
         self._lost: Callable[[], None] | None = None
@@ -72,7 +73,7 @@ class Connection(web.RequestHandler):
 
     def hold(self, data: bytes) -> bool:
         """Keeps what has arrived while a request is being answered, if one is."""
-        if self._task is None:
+        if self._answering is None:
             return False
         if data:
             self._held += data
@@ -129,7 +130,11 @@ class Connection(web.RequestHandler):
             handled = handle(route, turn, body)
             if not isinstance(handled, Answer):
                 self._request_in_progress = True
-                self._task = self._loop.create_task(self._finish(turn, handled))
+                if isinstance(handled, Pending):
+                    self._answering = handled.call
+                    handled.call.add_done_callback(partial(self._replied, turn, handled))
+                else:
+                    self._answering = self._loop.create_task(self._finish(turn, handled))
                 return
             response = turn.answered(handled)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
@@ -137,18 +142,29 @@ class Connection(web.RequestHandler):
         gateway.in_progress -= 1
         self._send(response)
 
+    def _replied(self, turn: Turn, pending: Pending[Any], _: asyncio.Future[Any]) -> None:
+        response: Response | EventStream
+        try:
+            response = turn.answered(pending.answer())
+        except Exception as error:  # noqa: BLE001 - as above
+            response = turn.failed(error)
+        self._end(response)
+
     async def _finish(self, turn: Turn, handled: Awaitable[Answer | EventStream]) -> None:
         try:
-            try:
-                response = turn.answered(await handled)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
-                response = turn.failed(error)
+            response = turn.answered(await handled)
+        except Exception as error:  # noqa: BLE001 - as above
+            response = turn.failed(error)
+        self._end(response)
+
+    def _end(self, response: Response | EventStream) -> None:
+        self._answering = None
+        self.gateway.in_progress -= 1
+        # As aiohttp does: whoever shuts down waits for requests that are in progress.
+        self._request_in_progress = False
+        try:
             self._send(response)
         finally:
-            self.gateway.in_progress -= 1
-            self._task = None
-            # As aiohttp does: whoever shuts down waits for requests that are in progress.
-            self._request_in_progress = False
             if self._handler_waiter is not None and not self._handler_waiter.done():
                 self._handler_waiter.set_result(None)
             self._go_on()

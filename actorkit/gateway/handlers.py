@@ -10,7 +10,7 @@ A client that hangs up cancels nothing: a handler runs to its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from actorkit.errors import Rejected
 from actorkit.gateway.bodies import BodyDecoder
 from actorkit.gateway.event_stream import EventStream, EventStreams
 from actorkit.gateway.heads import Heads
@@ -37,9 +38,10 @@ from actorkit.gateway.responses import Response, problem_response
 from actorkit.gateway.routes import Router, parse_query
 from actorkit.gateway.settings import GatewaySettings
 
-__all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "Route", "Turn"]
+__all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "Pending", "Route", "Turn"]
 
 B = TypeVar("B")
+R = TypeVar("R")
 
 OPEN_PREFIX: Final = "/health/"
 """What needs no token: whoever restarts or balances nodes has none."""
@@ -80,6 +82,37 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     content_type: str = "application/json"
 
 
+class Pending(Generic[R]):
+    """The answer of a handler that waits for one call only: it can be given without a task that waits."""
+
+    __slots__ = ("_answered", "_refused", "call")
+
+    def __init__(
+        self,
+        call: asyncio.Future[R],
+        answered: Callable[[R], Answer],
+        refused: Callable[[Rejected], Problem],
+    ) -> None:
+        """``call``: as ``Call.begin`` returns it. What it replies is ``answered``, where it is rejected ``refused``."""
+        self.call = call
+        self._answered = answered
+        self._refused = refused
+
+    def answer(self) -> Answer:
+        """Once the call has ended. Raises what it has ended in."""
+        if self.call.cancelled():
+            raise RuntimeError("the call was given up by somebody other than the client")
+        try:
+            reply = self.call.result()
+        except Rejected as refusal:
+            raise self._refused(refusal) from None
+        return self._answered(reply)
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        yield from asyncio.wait((self.call,)).__await__()
+        return self.answer()
+
+
 class Endpoint(Generic[B]):
     """One method of one path."""
 
@@ -95,8 +128,9 @@ class Endpoint(Generic[B]):
         always: bool = False,
         streams: bool = False,
     ) -> None:
-        """``handle`` may answer at once, or be ``async``. ``keyed``: takes an ``Idempotency-Key``; ``always``: answers
-        also while the node cannot serve; ``streams``: answers with an ``EventStream``."""
+        """``handle`` may answer at once, return a ``Pending``, or be ``async``. ``keyed``: takes an
+        ``Idempotency-Key``; ``always``: answers also while the node cannot serve; ``streams``: answers with an
+        ``EventStream``."""
         self.method = method
         self.path = path
         self.handle = handle

@@ -109,6 +109,16 @@ class Call(Generic[P, R]):
         reply: R = await self._target.call(self._pid, handler, bound, key=self._key, deadline_s=self._deadline_s)
         return reply
 
+    def begin(self, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
+        """Sends the call on its way, for whoever does not wait for it in a coroutine. The future ends as the call does.
+
+        Calls of one sender to one entity are handled in the order in which they were begun. Cancelling the future does
+        not cancel the call.
+        """
+        handler = self._handler
+        bound = handler.signature.bind(args, kwargs)
+        return self._target.call(self._pid, handler, bound, key=self._key, deadline_s=self._deadline_s)
+
     def __repr__(self) -> str:
         return f"<{self._handler.kind.value} {self._handler.name} of {self._pid}>"
 

@@ -144,7 +144,7 @@ class ReadModel:
             self.add(entity_type)
         table = self._tables.get(entity_type.name, published.name)
         assert table is not None
-        return View(table.values)
+        return View(table.values, f"{entity_type.name}.{published.name}")
 
     @property
     def not_ready(self) -> str | None:

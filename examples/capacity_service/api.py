@@ -7,18 +7,25 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from functools import cached_property
-from typing import Any, Final
+from functools import cached_property, partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from actorkit import ActorSystem
 from actorkit.errors import Rejected, VersionNotReached
 from actorkit.gateway.event_stream import EventStream, EventStreams, event
-from actorkit.gateway.handlers import Answer, Endpoint, Incoming
+from actorkit.gateway.handlers import Answer, Endpoint, Incoming, Pending
 from actorkit.gateway.problems import INVALID_REQUEST, READ_MODEL_BEHIND, UNAVAILABLE, Problem, problem_of
 from actorkit.readmodel import Change, Changes, Derived, View
-from examples.capacity_service.answers import AsOf, PoolDescription, PoolView
+from examples.capacity_service.answers import (
+    AsOf,
+    PoolAnswer,
+    PoolDescription,
+    PoolView,
+    ReleaseAnswer,
+    ReserveAnswer,
+)
 from examples.capacity_service.domain import PoolNotFound
 from examples.capacity_service.entity import Pool, describe
 from examples.capacity_service.ids import ID_WORDS, RESERVATION_WORDS, is_id, split_full_id
@@ -39,6 +46,8 @@ __all__ = ["VERSION_MAX", "CapacityApi"]
 
 TOKEN_HEADER: Final = "X-Consistency-Token"  # noqa: S105 - a name
 READ_YOUR_WRITES_MAX_S: Final = 2.0
+
+W = TypeVar("W", PoolAnswer, ReserveAnswer, ReleaseAnswer)
 
 VERSION_MAX: Final = 10**18 - 1
 _EVENTS_AT_ONCE: Final = 100
@@ -80,39 +89,24 @@ class CapacityApi:
 
     # ------------------------------------------------------------------------------------------------------ writes
 
-    async def change_pool(self, incoming: Incoming[PoolRequest]) -> Answer:
+    def change_pool(self, incoming: Incoming[PoolRequest]) -> Pending[PoolAnswer]:
         body = incoming.body
         call = self._system.get(Pool, body.pool_id).change
-        try:
-            answer = await call.options(idempotency_key=_key("pools", incoming), deadline_s=incoming.remaining_s())(
-                body.change()
-            )
-        except Rejected as refusal:
-            raise _refused(body.pool_id, refusal) from None
-        return _written(body.pool_id, answer.version, answer)
+        call = call.options(idempotency_key=_key("pools", incoming), deadline_s=incoming.remaining_s())
+        return _pending(body.pool_id, call.begin(body.change()))
 
-    async def reserve(self, incoming: Incoming[ReserveRequest]) -> Answer:
+    def reserve(self, incoming: Incoming[ReserveRequest]) -> Pending[ReserveAnswer]:
         body = incoming.body
         call = self._system.get(Pool, body.pool_id).reserve
-        try:
-            answer = await call.options(idempotency_key=_key("reserve", incoming), deadline_s=incoming.remaining_s())(
-                body.quantity, body.part
-            )
-        except Rejected as refusal:
-            raise _refused(body.pool_id, refusal) from None
-        return _written(body.pool_id, answer.version, answer)
+        call = call.options(idempotency_key=_key("reserve", incoming), deadline_s=incoming.remaining_s())
+        return _pending(body.pool_id, call.begin(body.quantity, body.part))
 
-    async def release(self, incoming: Incoming[ReleaseRequest]) -> Answer:
+    def release(self, incoming: Incoming[ReleaseRequest]) -> Pending[ReleaseAnswer]:
         body = incoming.body
         pool_id, part = body.split()
         call = self._system.get(Pool, pool_id).release
-        try:
-            answer = await call.options(idempotency_key=_key("release", incoming), deadline_s=incoming.remaining_s())(
-                part, body.units
-            )
-        except Rejected as refusal:
-            raise _refused(pool_id, refusal) from None
-        return _written(pool_id, answer.version, answer)
+        call = call.options(idempotency_key=_key("release", incoming), deadline_s=incoming.remaining_s())
+        return _pending(pool_id, call.begin(part, body.units))
 
     # ------------------------------------------------------------------------------------------------------- reads
 
@@ -149,16 +143,10 @@ class CapacityApi:
         except ValueError as error:
             raise Problem(INVALID_REQUEST, f"the query is not as it must be: {error}") from None
         self._streams.admit()
-        position = self._position(incoming.header("Last-Event-ID"))
+        origin = f"{self._system.node}/{wanted.digest()}"
+        position = _position(incoming.header("Last-Event-ID"), origin)
         changes = self._view.changes(present=True, after=position, **wanted.question(ids_too=True))
-        return self._streams.open(_Events(changes, self._encoded, str(self._system.node)).next, changes.close)
-
-    def _position(self, last_event_id: str | None) -> int | None:
-        """Where a stream of this very process was when its client lost it; ``None``: it begins anew."""
-        node, _, position = (last_event_id or "").rpartition("/")
-        if node != str(self._system.node) or _is_version(position) is None or len(position) > len(str(VERSION_MAX)):
-            return None
-        return int(position)
+        return self._streams.open(_Events(changes, self._encoded, origin).next, changes.close)
 
     async def _read_your_writes(self, text: str, incoming: Incoming[AvailabilityRequest]) -> None:
         try:
@@ -208,10 +196,10 @@ class CapacityApi:
 class _Events:
     """Changes of a view, as events for a client."""
 
-    def __init__(self, changes: Changes[PoolView], encoded: Derived[PoolView, bytes], node: str) -> None:
+    def __init__(self, changes: Changes[PoolView], encoded: Derived[PoolView, bytes], origin: str) -> None:
         self._changes = changes
         self._encoded = encoded
-        self._node = node
+        self._origin = origin
         self._began = False
         self._current = changes.resumed
 
@@ -241,7 +229,18 @@ class _Events:
         return b"".join(events)
 
     def _id(self) -> str:
-        return f"{self._node}/{self._changes.position}"
+        return f"{self._origin}/{self._changes.position}"
+
+
+def _position(last_event_id: str | None, origin: str) -> int | None:
+    """Where a stream of this very process, with this filter, was when its client lost it; ``None``: it begins anew.
+
+    With another filter, what matches that and has not changed since would never be told.
+    """
+    known, _, position = (last_event_id or "").rpartition("/")
+    if known != origin or _is_version(position) is None or len(position) > len(str(VERSION_MAX)):
+        return None
+    return int(position)
 
 
 def _key(call: str, incoming: Incoming[Any]) -> str | None:
@@ -249,8 +248,12 @@ def _key(call: str, incoming: Incoming[Any]) -> str | None:
     return None if incoming.key is None else f"{call}:{incoming.key}"
 
 
-def _written(pool_id: str, version: int, answer: msgspec.Struct) -> Answer:
-    return Answer(_encode(answer), ((TOKEN_HEADER, encode_token(pool_id, version)),))
+def _pending(pool_id: str, call: asyncio.Future[W]) -> Pending[W]:
+    return Pending(call, partial(_written, pool_id), partial(_refused, pool_id))
+
+
+def _written(pool_id: str, answer: PoolAnswer | ReserveAnswer | ReleaseAnswer) -> Answer:
+    return Answer(_encode(answer), ((TOKEN_HEADER, encode_token(pool_id, answer.version)),))
 
 
 def _refused(pool_id: str, refusal: Rejected) -> Problem:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from actorkit.readmodel import after, before
@@ -30,6 +32,12 @@ class Filter(Struct, frozen=True, kw_only=True):
     ends_after: datetime | None = None
     labels: tuple[tuple[str, str], ...] = ()
     min_remaining: int = 0
+
+    def digest(self) -> str:
+        """The same for filters that are the same, however they were written."""
+        ids = None if self.pool_ids is None else sorted(self.pool_ids)
+        parts = (ids, self.region, self.starts_before, self.ends_after, sorted(self.labels), self.min_remaining)
+        return blake2b(msgspec.msgpack.encode(parts), digest_size=8).hexdigest()
 
     def question(self, *, ids_too: bool = False) -> dict[str, Any]:
         """The same as arguments of ``View.find`` and ``View.changes``, with or without the ``pool_ids``."""

@@ -122,6 +122,28 @@ async def test_a_client_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> 
             assert await anew.next() == ("begin", {"resumed": False}, None)
 
 
+async def test_a_client_that_comes_back_with_another_filter_begins_anew(tmp_path: Path) -> None:
+    async with serving(settings(tmp_path)) as client, aiohttp.ClientSession() as session:
+        await client.pool("a", 5, region="eu", labels={"x": "1", "y": "2"})
+        await client.pool("b", 5, region="us")
+        query = "?region=eu&pool_ids=a,b&labels=%7B%22x%22:%221%22,%22y%22:%222%22%7D"
+        stream = await follow(session, client, query)
+        await stream.current()
+        assert list(stream.pools) == ["a"]
+        assert stream.last_id is not None
+        came_from = {"Last-Event-ID": stream.last_id}
+        same = "?labels=%7B%22y%22:%222%22,%22x%22:%221%22%7D&pool_ids=b,a,b&min_remaining=0&region=eu"
+        for written in (query, same):
+            again = await follow(session, client, written, **came_from)
+            assert await again.next() == ("begin", {"resumed": True}, None)
+        others = {"": ["a", "b"], "?region=us": ["b"], "?region=eu": ["a"], query + "&min_remaining=6": []}
+        for other, pools in others.items():
+            anew = await follow(session, client, other, **came_from)
+            assert await anew.next() == ("begin", {"resumed": False}, None)
+            await anew.current()
+            assert list(anew.pools) == pools
+
+
 @pytest.mark.parametrize(
     ("query", "named"),
     [

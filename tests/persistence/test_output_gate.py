@@ -47,6 +47,18 @@ async def test_a_reply_leaves_only_after_its_append_was_acknowledged(nodes: Node
     assert await reply == 5
 
 
+async def test_calls_that_are_begun_are_handled_in_that_order_whether_anybody_waits_or_not(nodes: Nodes) -> None:
+    account = (await nodes.start()).get(Account, "a")
+    calls = [account.put.begin(amount) for amount in (1, 2, 3)]
+    calls[1].cancel()
+    refused = account.take.begin(100)
+    assert await account.balance.begin() == 6
+    assert [calls[0].result(), calls[2].result()] == [1, 6]
+    assert isinstance(refused.exception(), Broke)
+    with pytest.raises(TypeError):
+        account.put.begin()  # type: ignore[call-arg]
+
+
 async def test_later_commands_of_an_entity_run_while_an_append_is_on_its_way(nodes: Nodes) -> None:
     journal = nodes.journal()
     system = await nodes.start(journal)
