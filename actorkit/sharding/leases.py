@@ -82,6 +82,9 @@ class Leases:
         self._confirmations: dict[_Confirmation, None] = {}
         """In the order in which they were asked for; at most one for each entity in memory."""
         self._confirming: asyncio.Task[None] | None = None
+        self._given_up: dict[int, int] = {}
+        """The epochs of shards that were given up, of which the store has not been told or has not answered."""
+        self._giving_up = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self.held_by: dict[int, str] = {}
         """Wanted shards that another owner has, and which."""
@@ -145,11 +148,24 @@ class Leases:
         await self._give_up(epochs)
 
     async def _give_up(self, epochs: dict[int, int]) -> None:
+        """One request at a time: what is given up meanwhile gathers, and goes as one."""
         if not epochs:
             return
+        self._given_up.update(epochs)
         try:
-            async with _limit(self._settings.lease_acquire_timeout_s):
-                await self._store.release(epochs, owner=self._owner)
+            async with _limit(self._settings.lease_acquire_timeout_s), self._giving_up:
+                # Whoever comes to give something up in the same turn of the loop goes along.
+                await asyncio.sleep(0)
+                if not epochs.items() & self._given_up.items():
+                    # They went with somebody else's; what has come since then waits for one of its own.
+                    return
+                together, self._given_up = self._given_up, {}
+                try:
+                    await self._store.release(together, owner=self._owner)
+                except BaseException:
+                    # Others wait for theirs among them. What the store has done all the same does no harm twice.
+                    self._given_up = together | self._given_up
+                    raise
         except JournalError as error:
             self._report(error, "leases.not_released")
 

@@ -231,3 +231,54 @@ async def test_whoever_has_the_shards_is_named_once_and_then_rarely(nodes: Nodes
         await owning
         await turns()
     assert second.region.waiting_for == {}
+
+
+async def test_shards_that_are_given_up_at_once_or_meanwhile_go_to_the_store_together(process: Process) -> None:
+    shards = [process.want(number) for number in range(8)]
+    await eventually(lambda: all(shard.ready for shard in shards))
+    process.store.asked.clear()
+    process.store.delays.append((1.0, 0.0))
+    first = [asyncio.create_task(process.leases.release([shard])) for shard in shards[:3]]
+    await turns()
+    second = [asyncio.create_task(process.leases.release([shard])) for shard in shards[3:]]
+    await asyncio.gather(*first)
+    assert not any(task.done() for task in second), "theirs has only just been asked for"
+    await asyncio.gather(*second)
+    assert [how for how, _ in process.store.asked].count("release") == 2
+    assert {status.owner for status in await process.store.inner.status()} == {""}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_shard_is_given_up_although_the_request_with_which_it_went_came_to_nothing(
+    process: Process, cancelled: bool
+) -> None:
+    one, other = process.want(1), process.want(2)
+    await eventually(lambda: one.ready and other.ready)
+    process.store.delays.append((1_000.0, 0.0))
+    begun_s = asyncio.get_running_loop().time()
+    first = asyncio.create_task(process.leases.release([one]))
+    await asyncio.sleep(1.0 if cancelled else SETTINGS.lease_acquire_timeout_s - 0.1)
+    second = asyncio.create_task(process.leases.release([other]))
+    await turns()
+    if cancelled:
+        first.cancel()
+    await second
+    took_s = asyncio.get_running_loop().time() - begun_s
+    assert took_s <= (1.0 if cancelled else SETTINGS.lease_acquire_timeout_s) + 0.1
+    assert {status.owner for status in await process.store.inner.status([1, 2])} == {""}
+    await asyncio.wait([first])
+
+
+async def test_what_could_not_be_given_up_takes_no_later_lease_away(process: Process) -> None:
+    shard, other = process.want(1), process.want(2)
+    await eventually(lambda: shard.ready and other.ready)
+    process.store.delays.append((1_000.0, 0.0))
+    await process.leases.release([shard])
+    process.leases.want(shard)
+    await eventually(lambda: shard.ready)
+    await process.leases.release([other])
+    await asyncio.sleep(SETTINGS.lease_s)
+    assert shard.ready
+    assert process.lost == []
+    [status] = await process.store.inner.status([1])
+    assert status.owner == "this one"
