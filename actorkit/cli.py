@@ -113,14 +113,17 @@ _token_file = click.option(
     show_envvar=True,
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_token,
-    help="A file whose first line is the bearer token to show.",
+    help="A file whose first line is the bearer token to show, where the node wants one.",
 )
-_as_json = click.option("--json", "as_json", is_flag=True, help="What the node answered, as it is.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print what the node answered, as it is.")
 
 
 @click.group()
 def main() -> None:
-    """Looks at a running cluster, and operates it. NODE is the HTTP address of a node, such as 127.0.0.1:8080."""
+    """Looks at a running cluster, and operates it.
+
+    NODE is the HTTP address of a node, such as 127.0.0.1:8080, not that of its remoting.
+    """
 
 
 @main.command()
@@ -143,7 +146,9 @@ def members(node: str, token: str | None, as_json: bool) -> None:
 @_node
 @_token_file
 @_as_json
-@click.option("--all", "every", is_flag=True, help="Each shard, rather than how many each node has.")
+@click.option(
+    "--all", "every", is_flag=True, help="Show each shard, with epoch and head, rather than how many each node has."
+)
 def shards(node: str, token: str | None, as_json: bool, every: bool) -> None:
     """Shows who owns the shards."""
     answer, body = _ask("GET", node, "/cluster/shards", token, _Shards)
@@ -167,7 +172,10 @@ def shards(node: str, token: str | None, as_json: bool, every: bool) -> None:
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Return only when the node has stopped.")
 @click.option("--within-s", type=click.FloatRange(1), default=60.0, show_default=True, help="How long to wait.")
 def drain(node: str, token: str | None, wait: bool, within_s: float) -> None:
-    """Tells NODE to hand its shards over to the others and to stop, as SIGTERM does. Needs an operator's token."""
+    """Hands NODE's shards over and stops it.
+
+    The other nodes take them, as after SIGTERM. It needs an operator's token: one of the node's --operator-tokens.
+    """
     _ask("POST", node, _DRAIN, token, _Drain)
     click.echo(f"{node} is leaving")
     until_s = time.monotonic() + within_s

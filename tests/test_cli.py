@@ -8,10 +8,12 @@ import re
 import socket
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from actorkit.cli import main
+from examples.capacity_service.__main__ import cli
 from tests.capacity_service.service import serving, settings
 
 
@@ -134,3 +136,16 @@ async def test_a_node_asked_by_https_is_said_to_have_no_tls(tmp_path: Path) -> N
 )
 async def test_what_is_called_wrongly_ends_with_2(arguments: list[str]) -> None:
     assert (await command(*arguments)).exit_code == 2
+
+
+@pytest.mark.parametrize("group", [main, cli])
+async def test_the_help_says_of_each_command_and_option_what_it_is(group: click.Group) -> None:
+    overview = CliRunner().invoke(group, ["--help"]).output
+    assert "..." not in overview.partition("Commands:")[2]
+    for name, command in group.commands.items():
+        assert name in overview
+        assert command.help
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, f"{name} {param.opts}"
+                assert param.help.endswith("."), f"{name} {param.opts}"

@@ -20,6 +20,7 @@ from examples.capacity_service.node import CannotStart, Node, run_until_signal
 from examples.capacity_service.replay import replay
 from examples.capacity_service.settings import NodeSettings, Seconds, option, parse_address, parse_seeds, read_config
 
+_JOURNAL_HELP = "sqlite:///FILE, or sqlite:////FILE from the root; the same for all nodes of a cluster."
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -48,12 +49,26 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
     callback=read_config,
     help="A TOML file with these options as keys; the command line and the environment win over it.",
 )
-@option("--name", default=_default_name, callback=_check_name, help="The node's name.")
 @option(
-    "--http", metavar="HOST:PORT", callback=parse_address, default="127.0.0.1:8080", help="Where the HTTP RPC listens."
+    "--name",
+    default=_default_name,
+    callback=_check_name,
+    show_default="the host's name and something random",
+    help="The node's name, which no other node of its cluster has.",
 )
 @option(
-    "--remoting", metavar="HOST:PORT", callback=parse_address, default="127.0.0.1:9080", help="Where the peers connect."
+    "--http",
+    metavar="HOST:PORT",
+    callback=parse_address,
+    default="127.0.0.1:8080",
+    help="Where the clients' HTTP requests are taken.",
+)
+@option(
+    "--remoting",
+    metavar="HOST:PORT",
+    callback=parse_address,
+    default="127.0.0.1:9080",
+    help="Where the other nodes connect; clients do not.",
 )
 @option(
     "--advertise",
@@ -74,13 +89,22 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file with the cluster's secret, the same for all nodes. Without one peers connect on loopback only.",
 )
-@option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
-@option("--shards", type=click.IntRange(1, 65536), default=256, help="Fixed when the journal is created.")
-@option("--http-tokens", type=click.Path(dir_okay=False, path_type=Path), help="A file with one bearer token a line.")
+@option("--journal", metavar="URL", default="sqlite:///capacity.db", help=_JOURNAL_HELP)
+@option(
+    "--shards",
+    type=click.IntRange(1, 65536),
+    default=256,
+    help="Of how many parts the journal is: fixed when it is created, the same for all nodes.",
+)
+@option(
+    "--http-tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with one bearer token a line, of which clients have to show one. Without it everybody is answered.",
+)
 @option(
     "--operator-tokens",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file with one bearer token a line, for those who may call POST /cluster/drain. Without one nobody may.",
+    help="A file with one bearer token a line, for those who may call POST /cluster/drain. Without it nobody may.",
 )
 @option(
     "--leave-delay-s",
@@ -92,7 +116,7 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
     "--request-deadline-s",
     type=Seconds(0, 3600, min_open=True),
     default=5.0,
-    help="How long a request may take.",
+    help="How long a request may take until it is answered that it was not done, or that nobody knows.",
 )
 @option(
     "--released-memory-s",
@@ -102,7 +126,11 @@ def _check_name(context: click.Context, param: click.Parameter, value: str) -> s
 )
 @option("--keys-max", type=click.IntRange(1), default=100_000, help="Idempotency keys that a pool remembers, at most.")
 def node(**options: Any) -> None:
-    """Runs one node until SIGTERM or SIGINT."""
+    """Runs one node until SIGTERM or SIGINT.
+
+    It hands over what it has and ends with 0; a second signal ends it at once. Each option is also an environment
+    variable.
+    """
     settings = NodeSettings(**options)
     # A node that cannot start says one line and no more, so what it logs while it starts is held back until it has.
     early = io.StringIO()
@@ -121,10 +149,18 @@ def node(**options: Any) -> None:
 
 @cli.command()
 @option("--nodes", type=click.IntRange(1, 100), default=3, help="How many nodes.")
-@option("--base-http", type=click.IntRange(1, 65535), default=8080, help="The first node's HTTP port; then the next.")
-@option("--journal", default="sqlite:///capacity.db", help="Where the truth lives.")
+@option(
+    "--base-http",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    help="The first node's HTTP port; then the next. Their remoting ports are 1000 higher.",
+)
+@option("--journal", metavar="URL", default="sqlite:///capacity.db", help=_JOURNAL_HELP)
 def cluster(nodes: int, base_http: int, journal: str) -> None:
-    """Starts nodes as processes on this machine; Ctrl-C stops them."""
+    """Starts several nodes as processes on this machine.
+
+    Ctrl-C or SIGTERM stops them all; a second one ends them at once.
+    """
     try:
         status = asyncio.run(run_local_cluster(nodes, base_http, journal, lambda line: click.echo(line, err=True)))
     except ValueError as error:
@@ -138,7 +174,7 @@ cli.add_command(replay)
 def main() -> int:
     """Errors are one line on stderr, and a status other than 0."""
     try:
-        return int(cli.main(prog_name="capacity_service", standalone_mode=False) or 0)
+        return int(cli.main(prog_name="python -m examples.capacity_service", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2

@@ -83,12 +83,22 @@ def _parse_capacity(context: click.Context, option: click.Parameter, value: str)
     default=("http://127.0.0.1:8080",),
     help="A node, or several with commas between them; may be repeated.",
 )
-@click.option("--speed", callback=_parse_speed, default="max", help="Factor of real time, or 'max'.")
+@click.option(
+    "--speed", callback=_parse_speed, default="max", help="Factor of real time (86400: a day each second), or 'max'."
+)
 @click.option("--limit", type=click.IntRange(1), help="Only this many bookings, the first ones in time.")
 @click.option(
-    "--capacity", callback=_parse_capacity, default="0.8", help="Fraction of each pool's peak demand, or units."
+    "--capacity",
+    callback=_parse_capacity,
+    default="0.8",
+    help="Of each pool: a fraction of its peak demand (0.8), or units (20).",
 )
-@click.option("--pools", type=click.Choice([by.value for by in PoolsBy]), default="arrival", help="What a pool is.")
+@click.option(
+    "--pools",
+    type=click.Choice([by.value for by in PoolsBy]),
+    default="arrival",
+    help="What a pool is: the arrivals at a hotel on one day, or one night there.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, help="Commands in flight.")
 @click.option("--patience", type=click.FloatRange(1), default=60.0, help="Seconds to keep trying one command.")
 @click.option("--prefix", default="", help="Put before each pool's id: another prefix, other pools.")
@@ -98,7 +108,9 @@ def _parse_capacity(context: click.Context, option: click.Parameter, value: str)
     default=0,
     help="Questions for availability after each command, at all nodes in turn; each answer is checked.",
 )
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write each command as a JSON line.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write each command there as a JSON line."
+)
 def replay(
     urls: tuple[str, ...],
     speed: float | None,
@@ -111,7 +123,7 @@ def replay(
     reads: int,
     report: Path | None,
 ) -> None:
-    """Replay real hotel bookings into a running service and compare the result.
+    """Replays real hotel bookings and compares the result.
 
     Ends with 1 if any answer or any pool differs from a single-threaded recomputation, or if the service gave no
     answer for too long.

@@ -93,10 +93,10 @@ def parse_seeds(context: click.Context, param: click.Parameter, value: object) -
         raise click.BadParameter(str(error), context, param) from None
 
 
-def option(name: str, **attributes: Any) -> Callable[[F], F]:
+def option(name: str, *, show_default: bool | str = True, **attributes: Any) -> Callable[[F], F]:
     """An option that is an environment variable and a key of the TOML file as well."""
     variable = "ACTORKIT_" + name.lstrip("-").upper().replace("-", "_")
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **attributes)
+    return click.option(name, envvar=variable, show_envvar=True, show_default=show_default, **attributes)
 
 
 def read_config(context: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
