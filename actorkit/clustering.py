@@ -28,7 +28,8 @@ __all__ = ["Clustering"]
 
 _log = structlog.get_logger("actorkit.clustering")
 _LAST_WORDS_S = 0.1
-"""How long a node that was downed stays, so that those whom it has told to stop, too, hear of it."""
+"""How long a node that was downed stays, so that those whom it has told to stop, too, hear of it, and those who wait
+for answers get them."""
 
 
 class Clustering:
@@ -109,6 +110,7 @@ class Clustering:
             settings=self._settings.sharding,
             randomness=self._randomness,
         )
+        self._give_up = region.give_up
         self.cluster.subscribe(self._changed)
         remoting.subscribe(self._peer_changed)
         self.started = True
@@ -172,6 +174,7 @@ class Clustering:
         self._replicator.peers_are(member.address for member in others)
         if isinstance(event, Downed):
             _log.warning("clustering.downed", node=str(self._node), why=event.why)
+            self._give_up("its node is no member of the cluster any more")
             self._ending = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._downed, event.why)
 
 

@@ -47,6 +47,7 @@ OPEN_PREFIX: Final = "/health/"
 """What needs no token: whoever restarts or balances nodes has none."""
 
 _NO_METHODS: Final[dict[str, Any]] = {}
+_VERSIONS: Final = ((1, 0), (1, 1))
 
 _log = structlog.get_logger("actorkit.gateway")
 
@@ -301,6 +302,8 @@ class Gateway:
             url = http.rel_url
             raw_path, raw_query = url.raw_path, url.raw_query_string
         self._check_token(raw_path, http.headers)
+        if "#" in http.raw_path or http.version not in _VERSIONS:
+            raise Problem(INVALID_REQUEST, "a request is HTTP/1.0 or HTTP/1.1, and its target has no fragment")
         route, turn.incoming.value = self._router.find(http.method, raw_path)
         turn.count = route.count
         if raw_query:
@@ -368,6 +371,8 @@ def _check_content(headers: CIMultiDictProxy[str]) -> None:
     check_json_content_type(headers.getall("Content-Type", []))
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: send it without a Content-Encoding")
+    if headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: the only Transfer-Encoding is chunked")
 
 
 def _no_body() -> Problem:

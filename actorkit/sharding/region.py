@@ -129,13 +129,17 @@ class Region:
         until_s = self._loop.time() + self._settings.drain_timeout_s
         while self._loop.time() < until_s and not self.memory.all_idle:
             await asyncio.sleep(_POLL_S)
-        self._closed = True
         self._say_what_still_runs()
-        for call in self._deadlines.pending():
-            if isinstance(call, EntityCall):
-                call.give_up("its node has stopped")
+        self.give_up("its node has stopped")
         self.memory.close()
         await self.leases.stop()
+
+    def give_up(self, why: str) -> None:
+        """From now on no call is taken, and all that wait end at once, with what can be said honestly."""
+        self._draining = self._closed = True
+        for call in self._deadlines.pending():
+            if isinstance(call, EntityCall):
+                call.give_up(why)
 
     def _say_what_still_runs(self) -> None:
         running = [each.call for each in self._deadlines.pending() if isinstance(each, RunningHandler)]

@@ -257,10 +257,10 @@ def _written(pool_id: str, answer: PoolAnswer | ReserveAnswer | ReleaseAnswer) -
 
 
 def _refused(pool_id: str, refusal: Rejected) -> Problem:
-    """A refused write has seen a version too, which its token names."""
+    """A refused write has seen a version too, which its token names; 0 where there is nothing to be seen."""
     version = refusal.details.get("version")
-    headers = {TOKEN_HEADER: encode_token(pool_id, version)} if isinstance(version, int) else None
-    return problem_of(refusal, refusals=REFUSALS, keyed=False, headers=headers)
+    token = encode_token(pool_id, version if isinstance(version, int) else 0)
+    return problem_of(refusal, refusals=REFUSALS, keyed=False, headers={TOKEN_HEADER: token})
 
 
 def _moment(query: dict[str, str]) -> tuple[int | None, int | None]:

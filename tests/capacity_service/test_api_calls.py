@@ -361,6 +361,9 @@ async def test_a_refused_write_has_a_token_too(service: Client) -> None:
     await service.pool("p", 1)
     refused = await service.reserve("p", 2)
     assert (await service.post("availability", {}, token=refused.token)).status == 200
+    unknown = await service.post("reserve", {"pool_id": "nowhere"})
+    assert unknown.status == 404
+    assert (await service.post("availability", {}, token=unknown.token)).status == 200
 
 
 @pytest.mark.parametrize("token", ["x", "", "é", "A" * 1025, "a b"])

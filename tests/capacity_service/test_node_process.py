@@ -370,6 +370,15 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
         assert len(granted) <= reserved <= len(granted) + 3 * 4
 
 
+async def answers_until_it_ends(running: Running, pool_id: str) -> set[int]:
+    statuses = set[int]()
+    while True:
+        status, body = await running.post("reserve", {"pool_id": pool_id})
+        statuses.add(status)
+        if status == 503 and ("no member" in body["detail"] or "is stopping" in body["detail"]):
+            return statuses
+
+
 async def test_a_node_that_sees_no_majority_is_not_ready_until_it_ends(tmp_path: Path) -> None:
     """Of two halves the one with the lowest name goes on: here that one is lost."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
@@ -383,7 +392,10 @@ async def test_a_node_that_sees_no_majority_is_not_ready_until_it_ends(tmp_path:
         async with asyncio.timeout(START_MAX_S):
             while {(await running.get("/health/ready"))[0] for running in (first, second)} != {200}:
                 await asyncio.sleep(0.02)
+        for number in range(20):
+            assert (await second.post("pools", {"pool_id": f"p{number}", "capacity": 1}))[0] == 200
         first.process.kill()
+        asked = [asyncio.create_task(answers_until_it_ends(second, f"p{number}")) for number in range(20)]
         async with asyncio.timeout(START_MAX_S):
             status, body = await second.get("/health/ready")
             while status == 200:
@@ -394,6 +406,8 @@ async def test_a_node_that_sees_no_majority_is_not_ready_until_it_ends(tmp_path:
             assert (await second.post("availability", {}))[0] == 200
             await second.process.communicate()
         assert second.process.returncode == 71
+        # Also those for the pools of the lost node, some of which wait until the very end.
+        assert {200, 503} <= set().union(*await asyncio.gather(*asked)) <= {200, 409, 503, 504}
 
 
 async def test_a_cluster_of_one(tmp_path: Path) -> None:

@@ -96,6 +96,23 @@ async def test_what_is_unusual_does_not_take_it(service: Quick, raw: bytes) -> N
 
 
 @pytest.mark.parametrize("path", ["/quick", "/echo"])
+@pytest.mark.parametrize(
+    ("change", "status", "problem"),
+    [
+        ((b" HTTP/1.1", b"#x HTTP/1.1"), 400, "invalid-request"),
+        ((b" HTTP/1.1", b" HTTP/2.0"), 400, "invalid-request"),
+        ((b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"), 415, ""),
+    ],
+)
+async def test_what_is_not_as_written_is_refused_on_every_way(
+    service: Quick, path: str, change: tuple[bytes, bytes], status: int, problem: str
+) -> None:
+    reply = await service.one(request(path=path).replace(*change))
+    assert reply.status == status
+    assert reply.problem == (problem or "unsupported-media-type")
+
+
+@pytest.mark.parametrize("path", ["/quick", "/echo"])
 @pytest.mark.parametrize("cut", [10, 60, 118, 130])
 async def test_a_request_in_pieces_is_answered_whichever_way_it_takes(service: Quick, path: str, cut: int) -> None:
     raw = request('{"text":"in pieces"}', path=path)
