@@ -73,7 +73,8 @@ class ClusterFormed(ClusterEvent, frozen=True):
 
 
 class JoinRefused(ClusterEvent, frozen=True):
-    """A member refuses this node; it goes on trying."""
+    """A member refuses this node; it goes on trying. Or two clusters with different journals have met, which stay
+    apart; said once."""
 
     by: str
     why: str

@@ -10,9 +10,9 @@ from __future__ import annotations
 import msgspec
 
 from actorkit.clock import Randomness
-from actorkit.cluster.events import ClusterEvent, events_of
+from actorkit.cluster.events import ClusterEvent, JoinRefused, events_of
 from actorkit.cluster.gossip import Dissemination
-from actorkit.cluster.member import ACCUSERS_MAX, Change, Member, Reachability, Status, after
+from actorkit.cluster.member import ACCUSERS_MAX, Change, Member, Reachability, Status, after, of_another_store
 from actorkit.cluster.settings import ClusterSettings
 from actorkit.cluster.suspicion import Suspicions
 from actorkit.cluster.view import View
@@ -32,6 +32,8 @@ class Knowledge:
         """Suspects that this node is to probe next."""
         self.declared_down = False
         """Whether others say that this node is gone for good."""
+        self._separate = False
+        """Whether it has been said that somebody is there who has another journal."""
         self._suspicions = Suspicions(settings.suspicion)
         self._checks = settings.suspicion.checks
         self._rng = rng
@@ -41,7 +43,12 @@ class Knowledge:
     def learn(self, now_s: float, report: Member, *, news: bool = True) -> None:
         """Somebody says this of a member. ``news``: others are to be told, if it is new here."""
         me = self.view.myself
-        if report.node != me.node:
+        if why := of_another_store(me, report):
+            # Two clusters that hear of each other become one; these must not.
+            if not self._separate:
+                self._separate = True
+                self.events.append(JoinRefused(report.address, why))
+        elif report.node != me.node:
             self._put(now_s, report, news=news)
         elif me.gone:
             return

@@ -23,7 +23,18 @@ import msgspec
 
 from actorkit.ids import NodeId
 
-__all__ = ["ACCUSERS_MAX", "TRANSITIONS", "Change", "Member", "Reachability", "Status", "after", "merge", "objection"]
+__all__ = [
+    "ACCUSERS_MAX",
+    "TRANSITIONS",
+    "Change",
+    "Member",
+    "Reachability",
+    "Status",
+    "after",
+    "merge",
+    "objection",
+    "of_another_store",
+]
 
 ACCUSERS_MAX: Final = 4
 """How many accusers of a suspect are kept: as many as can shorten a suspicion, see ``SuspicionSettings``."""
@@ -130,7 +141,12 @@ def objection(member: Member, newcomer: Member) -> str:
     """Why a member does not let a newcomer in; empty: it does."""
     if member.node.name == newcomer.node.name:
         return f"the name {newcomer.node.name} is that of {member}, which is alive"
-    if member.store and newcomer.store not in ("", member.store):
+    return of_another_store(member, newcomer)
+
+
+def of_another_store(member: Member, other: Member) -> str:
+    """Why two nodes can never be in one cluster, where that is so because of their journals; else empty."""
+    if member.store and other.store not in ("", member.store):
         return f"its journal is another one than that of {member}: all nodes of a cluster have the same journal"
     return ""
 

@@ -204,6 +204,7 @@ class Connection(web.RequestHandler):
             # Not worth a line each: whoever scans ports would fill the disk.
             _log.debug("http.malformed", peer=str(request.remote), error=repr(exc))
             problem = Problem(INVALID_REQUEST, self._why_malformed(exc))
+        self.gateway.count_unrouted(problem.type.status, problem.type.name, 0.0)
         response = problem_response(problem)
         response.force_close()
         return response.for_aiohttp()

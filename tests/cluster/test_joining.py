@@ -155,6 +155,22 @@ def test_a_seed_that_restarts_alone_finds_its_cluster_again() -> None:
     village.converges(10.0)
 
 
+def test_a_seed_that_restarts_alone_with_another_journal_stays_alone() -> None:
+    village = Village(1)
+    first = village.start("n0", ["n0:9080"], store="one")
+    others = [village.start(name, ["n0:9080"], store="one") for name in ("n1", "n2")]
+    village.converges(5.0)
+    village.crash(first)
+    village.run(10.0)
+    stranger = village.start("n0", ["n0:9080"], store="another")
+    village.run(60.0)
+    assert [str(member.node) for member in stranger.core.members] == [str(stranger.node)]
+    for life in others:
+        assert {member.node for member in life.core.up} == {life.node for life in others}
+    assert any(len(life.seen(JoinRefused)) == 1 for life in (stranger, *others))
+    assert all(len(life.seen(JoinRefused)) <= 1 for life in (stranger, *others))
+
+
 def test_a_name_that_a_living_node_has_is_refused_and_the_living_node_stays() -> None:
     village = Village(1)
     lives = cluster(village)

@@ -81,20 +81,22 @@ class Village(VirtualTime):
 
     # ----------------------------------------------------------------------------------------------------------- lives
 
-    def new(self, name: str, seeds: Iterable[str] = (), *, address: str | None = None) -> Life:
+    def new(self, name: str, seeds: Iterable[str] = (), *, address: str | None = None, store: str = "") -> Life:
         """A node that has not started yet."""
         address = address or f"{name}:9080"
         node = NodeId(name, self.random.randbytes(4).hex())
         core = Membership(
-            Member(node, address), settings=self.settings, rng=SeededRandomness(Random(self.random.getrandbits(64)))
+            Member(node, address, store=store),
+            settings=self.settings,
+            rng=SeededRandomness(Random(self.random.getrandbits(64))),
         )
         life = Life(core, address, tuple(seeds))
         self.lives.append(life)
         return life
 
-    def start(self, name: str, seeds: Iterable[str] = (), *, address: str | None = None) -> Life:
+    def start(self, name: str, seeds: Iterable[str] = (), *, address: str | None = None, store: str = "") -> Life:
         """A new incarnation; whoever was at its address has to be dead."""
-        life = self.new(name, seeds, address=address)
+        life = self.new(name, seeds, address=address, store=store)
         old = self.at.get(life.address)
         assert old is None or not old.alive, "two processes at one address"
         self.at[life.address] = life
