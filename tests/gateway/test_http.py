@@ -414,7 +414,9 @@ async def test_requests_are_counted(service: Service) -> None:
     await service.one(request())
     await service.one(request("x"))
     await service.one(request(path="/nowhere"))
+    await service.one("what is that\r\n\r\n")
     text = service.gateway.metrics.text()[0].decode()
     assert 'problem="invalid-request",route="/echo",status="400"} 1.0' in text
     assert 'problem="",route="/echo",status="200"} 1.0' in text
     assert 'problem="not-found",route="",status="404"} 1.0' in text
+    assert 'problem="invalid-request",route="",status="400"} 1.0' in text
