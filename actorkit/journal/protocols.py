@@ -11,7 +11,7 @@ another epoch by then (the fencing token of Kleppmann, "How to do distributed lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -204,13 +204,16 @@ class Journal(Protocol):
 
     async def close(self) -> None: ...
 
-    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
+    def append(self, batch: Sequence[Append]) -> Awaitable[list[AppendResult]]:
         """Stores a batch in one commit; each append succeeds or fails for itself, in the order given.
 
         Appends of one stream build on each other, so one that fails makes the later ones of its stream conflict.
         Returns, once everything stored is durable, one result for each append. Raises ``JournalUnavailable`` if surely
         nothing was stored, ``AppendUncertain`` if that is not known, ``JournalFailed`` if the process must end.
         Cancelling the call does not undo it: what becomes of the batch is then unknown.
+
+        To be declared ``async``. It may also return a future of what it has begun already, which spares a task; it
+        raises nothing itself then.
         """
         ...
 

@@ -10,7 +10,8 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_append import Appender
 from actorkit.journal.sqlite_errors import read_error
 from actorkit.journal.sqlite_events import READ_EVENTS, page_of
-from actorkit.journal.sqlite_process import AppendHelper, Unreadable
+from actorkit.journal.sqlite_process import AppendHelper
 from actorkit.journal.sqlite_schema import POSITION_BITS, POSITION_MASK, touch
 from actorkit.journal.sqlite_writer import SqliteWriter
 
@@ -213,16 +214,18 @@ class SqliteJournal:
 
     # ------------------------------------------------------------------------------------------------------ journal
 
-    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
-        writer = self._open_writer()
-        if writer.connection.failed is None and (process := self._helper.ready_for(len(batch))) is not None:
-            try:
-                return await process.append(batch)
-            except Unreadable:
-                # The thread finds out which append it is, and refuses that one.
-                pass
+    def append(self, batch: Sequence[Append]) -> Awaitable[list[AppendResult]]:
+        writer = self._writer
+        if writer is not None and writer.connection.failed is None:
+            process = self._helper.ready_for(len(batch))
+            if process is not None:
+                # The thread finds out which append it is that cannot be handed over, and refuses that one.
+                return process.append(batch, partial(self._append, batch))
+        return self._append(batch)
+
+    async def _append(self, batch: Sequence[Append]) -> list[AppendResult]:
         appender = self._appender
-        return await writer.run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
+        return await self._open_writer().run(lambda db: appender.append(db, batch), pages=lambda: appender.pages)
 
     async def read_stream(self, stream: str, *, after: int, limit: int) -> list[Recorded]:
         return list(starmap(Recorded, await self._read(_READ_STREAM, (stream, after, max(limit, 0)))))

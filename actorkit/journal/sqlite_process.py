@@ -13,14 +13,15 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import structlog
 
-from actorkit.errors import AppendUncertain, JournalFailed, JournalUnavailable
+from actorkit.errors import AppendUncertain, JournalError, JournalFailed, JournalUnavailable
 from actorkit.journal.protocols import Append, AppendResult
 from actorkit.journal.settings import SqliteSettings
 from actorkit.journal.sqlite_frames import (
@@ -35,7 +36,7 @@ from actorkit.journal.sqlite_frames import (
     open_answer,
 )
 
-__all__ = ["AppendHelper", "AppendProcess", "Unreadable"]
+__all__ = ["AppendHelper", "AppendProcess"]
 
 _START_MAX_S = 30.0
 """How long an interpreter may take to start on a busy machine; the thread does the work meanwhile."""
@@ -54,8 +55,10 @@ OnFailure: TypeAlias = Callable[[AppendUncertain | JournalFailed], None]
 """Told, before anybody else, what a batch has failed with, as far as that says something of the file."""
 
 
-class Unreadable(Exception):
-    """The batch cannot be handed over, since it holds something that no journal stores. Nothing was done with it."""
+Answered: TypeAlias = Callable[[Answer | JournalError], None]
+"""Told once what the process has answered, or why it has not."""
+Otherwise: TypeAlias = Callable[[], Coroutine[Any, Any, list[AppendResult]]]
+"""Stores a batch in some other way."""
 
 
 class AppendProcess(asyncio.SubprocessProtocol):
@@ -74,8 +77,10 @@ class AppendProcess(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
         self._input: asyncio.WriteTransport | None = None
         self._received = bytearray()
-        self._waiting: deque[asyncio.Future[Answer]] = deque()
-        """The batches that were sent and not answered, in order."""
+        self._waiting: deque[Answered] = deque()
+        """Who waits for the answers to what was sent, in order."""
+        self._left: set[asyncio.Task[list[AppendResult]]] = set()
+        """What was left to others, who have not ended."""
         self._exited = asyncio.Event()
         self._silenced = asyncio.Event()
         """Its output has ended."""
@@ -100,7 +105,9 @@ class AppendProcess(asyncio.SubprocessProtocol):
         self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
         try:
             async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
-                open_answer(await self._send(frame(Hello(os.fsencode(self._file), self._settings, FORMAT))))
+                opened: asyncio.Future[Answer] = self._loop.create_future()
+                self._send(frame(Hello(os.fsencode(self._file), self._settings, FORMAT)), partial(_tell, opened))
+                open_answer(await opened)
         except TimeoutError:
             await self.close()
             raise JournalUnavailable(f"{self._file}: its append process does not start") from None
@@ -112,18 +119,53 @@ class AppendProcess(asyncio.SubprocessProtocol):
             raise
         self._started = True
 
-    async def append(self, batch: Sequence[Append]) -> list[AppendResult]:
-        """As ``Journal.append``. Raises ``Unreadable`` for a batch that no journal would store as it is."""
+    def append(self, batch: Sequence[Append], otherwise: Otherwise) -> asyncio.Future[list[AppendResult]]:
+        """As ``Journal.append``, sent already when this returns. A batch that no journal would store as it is is left
+        to ``otherwise``."""
+        outcome: asyncio.Future[list[AppendResult]] = self._loop.create_future()
         try:
             content = frame(batch)
-        except (UnicodeEncodeError, OverflowError, TypeError) as error:
-            raise Unreadable from error
+        except (UnicodeEncodeError, OverflowError, TypeError):
+            self._leave(otherwise, outcome)
+            return outcome
         if len(self._waiting) >= self._settings.jobs_max:
-            raise JournalUnavailable(f"{self._file}: {self._settings.jobs_max} writes are waiting already")
-        answer = await self._send(content)
-        if answer.unreadable:
-            raise Unreadable
-        return open_answer(answer)
+            text = f"{self._file}: {self._settings.jobs_max} writes are waiting already"
+            outcome.set_exception(JournalUnavailable(text))
+            return outcome
+
+        def answered(answer: Answer | JournalError) -> None:
+            if outcome.done():
+                return
+            if isinstance(answer, JournalError):
+                outcome.set_exception(answer)
+            elif answer.unreadable:
+                self._leave(otherwise, outcome)
+            else:
+                try:
+                    outcome.set_result(open_answer(answer))
+                except JournalError as error:
+                    outcome.set_exception(error)
+
+        self._send(content, answered)
+        return outcome
+
+    def _leave(self, otherwise: Otherwise, outcome: asyncio.Future[list[AppendResult]]) -> None:
+        task = self._loop.create_task(otherwise(), name="actorkit-journal-append-otherwise")
+        self._left.add(task)
+
+        def ended(task: asyncio.Task[list[AppendResult]]) -> None:
+            self._left.discard(task)
+            if outcome.done():
+                # Nobody waits any more. Looking at it keeps asyncio from reporting it as forgotten.
+                _ = task.cancelled() or task.exception()
+            elif task.cancelled():
+                outcome.cancel()
+            elif (error := task.exception()) is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(task.result())
+
+        task.add_done_callback(ended)
 
     async def close(self) -> None:
         """Lets it finish what it has, and ends it by force after the busy timeout."""
@@ -139,16 +181,14 @@ class AppendProcess(asyncio.SubprocessProtocol):
             await self._exited.wait()
         self._transport.close()
 
-    def _send(self, content: bytes) -> asyncio.Future[Answer]:
-        answer: asyncio.Future[Answer] = self._loop.create_future()
+    def _send(self, content: bytes, answered: Answered) -> None:
         if self.gone or self._input is None or self._input.is_closing():
-            answer.set_exception(JournalUnavailable(f"{self._file}: its append process has ended; retry"))
-            return answer
-        self._waiting.append(answer)
+            answered(JournalUnavailable(f"{self._file}: its append process has ended; retry"))
+            return
+        self._waiting.append(answered)
         self._input.write(content)
         if len(self._waiting) == 1:
             self._expect()
-        return answer
 
     def _expect(self) -> None:
         """Watches from now on how long the next answer takes, if there is to be one."""
@@ -200,8 +240,8 @@ class AppendProcess(asyncio.SubprocessProtocol):
             self._failed(error)
         waiting = self._waiting.popleft() if self._waiting else None
         self._expect()
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        if waiting is not None:
+            waiting(answer)
 
     def _misunderstood(self, what: str) -> None:
         """Whatever it says, and does, nobody knows it any more."""
@@ -237,10 +277,9 @@ class AppendProcess(asyncio.SubprocessProtocol):
         # Also where whoever has sent it waits no longer: it may be stored all the same.
         self._failed(AppendUncertain(text))
         for waiting in unanswered:
-            if not waiting.done():
-                uncertain = AppendUncertain(text)
-                uncertain.__cause__ = error
-                waiting.set_exception(uncertain)
+            uncertain = AppendUncertain(text)
+            uncertain.__cause__ = error
+            waiting(uncertain)
 
 
 class AppendHelper:
@@ -310,6 +349,15 @@ class AppendHelper:
             _log.warning("journal.no_append_process", file=self._file, error=str(error))
         finally:
             self._starting = None
+
+
+def _tell(waiting: asyncio.Future[Answer], answer: Answer | JournalError) -> None:
+    if waiting.done():
+        return
+    if isinstance(answer, JournalError):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
 
 
 def _command() -> list[str]:

@@ -44,7 +44,7 @@ class _Batch:
         self.settled = settled
         self.size_bytes = size_bytes
         self.started_s = 0.0
-        self.task: asyncio.Task[list[AppendResult]] | None = None
+        self.task: asyncio.Future[list[AppendResult]] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -68,7 +68,7 @@ class GroupCommit:
         self._in_flight: _Batch | None = None
         self._landed_appends = 0
         """How many the last batch had: their owners are about to send as many again."""
-        self._overdue: set[asyncio.Task[list[AppendResult]]] = set()
+        self._overdue: set[asyncio.Future[list[AppendResult]]] = set()
         self._stopped: JournalError | None = None
         self._failed: JournalFailed | None = None
         self._idle: asyncio.Event | None = None
@@ -150,13 +150,10 @@ class GroupCommit:
             return
         loop = asyncio.get_running_loop()
         batch.started_s = loop.time()
-        batch.task = loop.create_task(self._commit(batch.appends))
+        batch.task = asyncio.ensure_future(self._journal.append(batch.appends))
         batch.timer = loop.call_later(self._settings.append_timeout_s, self._timed_out, batch)
         self._in_flight = batch
         batch.task.add_done_callback(lambda task: self._landed(batch, task))
-
-    async def _commit(self, appends: list[Append]) -> list[AppendResult]:
-        return await self._journal.append(appends)
 
     def _take(self) -> _Batch:
         settings = self._settings
@@ -181,7 +178,7 @@ class GroupCommit:
         self._queue_bytes -= size_bytes
         return batch
 
-    def _landed(self, batch: _Batch, task: asyncio.Task[list[AppendResult]]) -> None:
+    def _landed(self, batch: _Batch, task: asyncio.Future[list[AppendResult]]) -> None:
         """The store has answered, or the call was given up."""
         outcome = self._outcome(batch, task)
         if self._in_flight is not batch:
@@ -203,7 +200,7 @@ class GroupCommit:
             self.bytes += batch.size_bytes
         # The next commit runs beside the callbacks of this one; its answer comes in a later turn of the loop.
         self._start()
-        if self._in_flight is None:
+        if self._in_flight is None or not isinstance(self._in_flight.task, asyncio.Task):
             self._settle(batch.settled, outcome)
         else:
             # The next batch's task has been made just now. It goes to the store first, and these are told afterwards.
@@ -211,7 +208,7 @@ class GroupCommit:
             asyncio.get_running_loop().call_soon(self._tell)
 
     @staticmethod
-    def _outcome(batch: _Batch, task: asyncio.Task[list[AppendResult]]) -> list[AppendResult] | JournalError:
+    def _outcome(batch: _Batch, task: asyncio.Future[list[AppendResult]]) -> list[AppendResult] | JournalError:
         if task.cancelled():
             return AppendUncertain("the append was given up: whether it is stored is unknown")
         error = task.exception()
