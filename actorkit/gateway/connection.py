@@ -33,7 +33,7 @@ _log = structlog.get_logger("actorkit.gateway")
 
 _INSIDE: Final = (
     *("_parser", "_messages", "_waiter", "_paused", "_reading_paused", "_keepalive_timeout"),
-    *("_next_keepalive_close_time", "_request_in_progress", "_handler_waiter"),
+    *("_next_keepalive_close_time", "_process_keepalive", "_request_in_progress", "_handler_waiter"),
     *("_pause_transport_reading", "_resume_transport_reading"),
 )
 """What the short cut needs to know of aiohttp's protocol."""
@@ -68,6 +68,12 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         if self._lost is not None:
             self._lost()
+
+    def _process_keepalive(self) -> None:
+        if self._answering is not None:
+            # aiohttp knows nothing of this request, and would take the connection for an idle one.
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     # -------------------------------------------------------------------------------------------------- the short cut
 
@@ -171,7 +177,8 @@ class Connection(web.RequestHandler):
 
     def _go_on(self) -> None:
         held, self._held = self._held, b""
-        if held and self.transport is not None:
+        # After an answer that says that it closes the connection, nothing more is to be executed.
+        if held and self.transport is not None and not self.transport.is_closing():
             self._resume_transport_reading()
             self.data_received(held)
 
@@ -210,13 +217,14 @@ class Connection(web.RequestHandler):
         return response.for_aiohttp()
 
     def _why_malformed(self, error: BaseException | None) -> str:
+        settings = self.gateway.settings
         if isinstance(error, LineTooLong):
             return (
-                f"the request target (its URL) has at most {self.max_line_size} bytes, and the name and the value of "
-                f"a header at most {self.max_field_size} each"
+                f"the request target (its URL) has at most {settings.target_max_bytes} bytes, and the name and the "
+                f"value of a header at most {settings.header_max_bytes} each"
             )
         if isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers"):
-            return f"a request has at most {self.max_headers} headers"
+            return f"a request has at most {settings.headers_max} headers"
         return "this is not a well-formed HTTP request"
 
 

@@ -95,7 +95,7 @@ class Pending(Generic[R]):
         refused: Callable[[Rejected], Problem],
     ) -> None:
         """``call``: as ``Call.begin`` returns it. What it replies is ``answered``, where it is rejected ``refused``."""
-        self.call = call
+        self.call: asyncio.Future[Any] = call
         self._answered = answered
         self._refused = refused
 
@@ -110,8 +110,18 @@ class Pending(Generic[R]):
         return self._answered(reply)
 
     def __await__(self) -> Generator[Any, None, Answer]:
-        yield from asyncio.wait((self.call,)).__await__()
+        try:
+            yield from asyncio.wait((self.call,)).__await__()
+        except asyncio.CancelledError:
+            # Nobody waits any more, and how the call ends is nobody's defect.
+            self.call.add_done_callback(_look)
+            raise
         return self.answer()
+
+
+def _look(call: asyncio.Future[Any]) -> None:
+    if not call.cancelled():
+        call.exception()
 
 
 class Endpoint(Generic[B]):

@@ -30,6 +30,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 _log = structlog.get_logger("actorkit.readmodel")
 _CHECK_MIN_S = 0.05
+_GATHERED_MAX = 1024
+"""How many keys wait at most to be written while there is no other node: to write them takes some 10 ms."""
 _WRITTEN_AT_ONCE = 256
 _AGE_KEPT_S = 0.01
 _SAY_AGAIN_S = 60.0
@@ -105,10 +107,9 @@ class Replicator:
         )
         self._pending: dict[int, dict[str, None]] = {}
         """Keys of this node's shards that have new values, by shard."""
+        self._pending_keys = 0
         self._flush_timer: asyncio.Handle | None = None
         self._flushed_s = float("-inf")
-        self._others: tuple[str, ...] = ()
-        """Those that the core is told of once everything is written that has gathered while there were none."""
         self._to_check: set[int] = set()
         self._check = asyncio.Event()
         self._oldest = (float("-inf"), float("inf"))
@@ -126,10 +127,10 @@ class Replicator:
 
     async def stop(self) -> None:
         """Sends what has changed last, as far as that goes without waiting, and ends."""
-        self._write()
-        self._flush()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
+        self._write()
+        self._do(self._core.flush(self._now_s()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -143,11 +144,12 @@ class Replicator:
 
     def peers_are(self, addresses: Iterable[str]) -> None:
         """The addresses of all other nodes that can be reached."""
-        self._others = tuple(addresses)
-        if self._core.peers or not self._pending:
-            self._do(self._core.peers_are(self._others, self._now_s()))
-        elif self._others:
-            self.flush_soon()
+        others = tuple(addresses)
+        if others and not self._core.peers:
+            # It has gathered for longer than they would like.
+            self._write()
+            self._flush_soon()
+        self._do(self._core.peers_are(others, self._now_s()))
 
     def connected(self, address: str) -> None:
         self._do(self._core.connected(address, self._now_s()))
@@ -164,16 +166,23 @@ class Replicator:
             if self.catalog.written_here(shard) is None:
                 return
             pending = self._pending[shard] = {}
-        pending[key] = None
+        if key not in pending:
+            pending[key] = None
+            self._pending_keys += 1
         if self._flush_timer is None:
-            # Where nobody is there to be told, only the newest values of a longer time are written.
-            gather_s = self._settings.flush_s if self._others else self._settings.flush_alone_s
-            wait_s = self._flushed_s + gather_s - self._loop.time()
-            if wait_s > 0:
-                self._flush_timer = self._loop.call_later(wait_s, self._flush)
-            else:
-                # After a quiet time at once, though not before everything of this turn of the loop is there.
-                self._flush_timer = self._loop.call_soon(self._flush)
+            self._flush_later()
+        elif self._pending_keys == _GATHERED_MAX and not self._core.peers:
+            self._flush_soon()
+
+    def _flush_later(self) -> None:
+        # Where nobody is there to be told, only the newest values of a longer time are written.
+        gather_s = self._settings.flush_s if self._core.peers else self._settings.flush_alone_s
+        wait_s = self._flushed_s + gather_s - self._loop.time()
+        if wait_s > 0:
+            self._flush_timer = self._loop.call_later(wait_s, self._flush)
+        else:
+            # After a quiet time at once, though not before everything of this turn of the loop is there.
+            self._flush_timer = self._loop.call_soon(self._flush)
 
     def begin(self, shard: int, epoch: int, keys: Iterable[str], position: int) -> None:
         """This node has taken the shard over under that epoch, and these are all its keys, as far as the position."""
@@ -181,9 +190,10 @@ class Replicator:
         if self.catalog.begin(document):
             self._core.changed(shard)
             self._counters.adopted += 1
-            self.flush_soon()
+            if self._flush_timer is None:
+                self._flush_timer = self._loop.call_soon(self._flush)
 
-    def flush_soon(self) -> None:
+    def _flush_soon(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._flush_timer = self._loop.call_soon(self._flush)
@@ -211,26 +221,23 @@ class Replicator:
     def _flush(self) -> None:
         self._flush_timer = None
         self._flushed_s = self._loop.time()
-        self._write(_WRITTEN_AT_ONCE)
+        # Where nobody waits for it others have their turn meanwhile, unless more comes than is written.
+        self._write(float("inf") if self._core.peers else max(_WRITTEN_AT_ONCE, self._pending_keys // 4))
         if self._pending:
-            # Others have their turn meanwhile.
             self._flush_timer = self._loop.call_soon(self._flush)
-        elif not self._core.peers and self._others:
-            self._do(self._core.peers_are(self._others, self._now_s()))
         self._do(self._core.flush(self._now_s()))
 
     def _write(self, keys_max: float = float("inf")) -> None:
         """All that has been published here is in its document then, or that of some shards with so many keys."""
-        written = 0
-        while self._pending and written < keys_max:
-            shard = next(iter(self._pending))
-            written += len(self._pending[shard])
-            self._write_shard(shard)
+        end = self._pending_keys - keys_max
+        while self._pending and self._pending_keys > end:
+            self._write_shard(next(iter(self._pending)))
 
     def _write_shard(self, shard: int) -> None:
-        keys = self._pending.pop(shard, None)
+        keys = self._pending.pop(shard, {})
+        self._pending_keys -= len(keys)
         document = self.catalog.written_here(shard)
-        if keys is None or document is None:
+        if not keys or document is None:
             # Where somebody else has taken it over, they have read all of its log.
             return
         rotation = document.rotation

@@ -14,9 +14,8 @@ class ReadModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long changes gather before they are sent. Longer: fewer, larger messages and less work for each change, and
     everything is seen so much later on other nodes."""
     flush_alone_s: float = 1.0
-    """The same while there is no other node that could be told. Longer: less work where keys change often (writing one
-    takes some 12 µs), and more to be written, a few milliseconds at a time, before a node that joins is told
-    anything."""
+    """The same while there is no other node that could be told, unless a thousand keys have changed before. Longer:
+    less work where keys change often, each of which takes some 12 µs to write."""
     round_s: float = 0.25
     """How often a node compares what it has with ``round_peers`` others. It decides how old ``as_of`` says that an
     answer may be (about ``round_s * (nodes - 1) / round_peers``), and how soon what was lost is repaired. A round costs

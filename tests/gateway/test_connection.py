@@ -213,3 +213,18 @@ async def test_a_connection_that_takes_the_short_cut_is_closed_when_it_is_idle()
             await asyncio.sleep(0.1)
         assert await client.closed()
         assert asyncio.get_running_loop().time() - begin > 0.6
+
+
+async def test_a_request_that_waits_when_its_connection_would_be_closed_for_idleness_is_answered() -> None:
+    async with Quick(settings=GatewaySettings(keepalive_s=0.2, drain_grace_s=0.05)) as service:
+        client = await service.connect()
+        await until(lambda: len(service.connections) == 1 and service.connections[0]._waiter is not None)
+        client.send(request(path="/quick"))
+        assert (await client.reply()).status == 200
+        client.send(request(path="/wait"))
+        await service.entered.wait()
+        assert service.short_cuts == 2
+        await asyncio.sleep(0.5)
+        service.go.set()
+        assert (await client.reply()).status == 200
+        assert await client.closed()

@@ -214,6 +214,21 @@ async def test_a_node_that_is_not_ready_or_drains_says_so_to_known_heads_too() -
         assert b"Connection: close\r\n" in await settled(transport)
 
 
+async def test_nothing_is_executed_after_an_answer_that_closes_the_connection() -> None:
+    async with Gone() as service:
+        connection, transport = service.connection()
+        await asyncio.sleep(0)
+        connection.data_received(request(path="/call"))
+        connection.data_received(request(path="/call"))
+        service.gateway.drain()
+        service.calls[0].set_result("it is")
+        assert (await settled(transport)).count(b"Connection: close\r\n") == 1
+        assert transport.closed
+        assert len(service.calls) == 1
+        assert service.gateway.in_progress == 0
+        connection.connection_lost(None)
+
+
 def test_heads_are_bounded_and_those_that_come_again_stay() -> None:
     heads: Heads[int] = Heads()
     for number in range(10_000):
