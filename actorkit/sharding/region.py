@@ -119,9 +119,8 @@ class Region:
         self._draining = True
         self.memory.stop_sweeping()
         for shard in self._by_number.values():
-            waiting = list(shard.waiting)
-            shard.waiting.clear()
-            for waiter in waiting:
+            for _ in range(len(shard.waiting)):
+                waiter = shard.waiting.popleft()
                 if waiter.origin.chain:
                     shard.waiting.append(waiter)
                 else:
