@@ -212,8 +212,9 @@ class Journal(Protocol):
         nothing was stored, ``AppendUncertain`` if that is not known, ``JournalFailed`` if the process must end.
         Cancelling the call does not undo it: what becomes of the batch is then unknown.
 
-        To be declared ``async``. It may also return a future of what it has begun already, which spares a task; it
-        raises nothing itself then.
+        To be declared ``async``. It may also return a future of what it has begun already; it raises nothing itself
+        then, and stores what it has begun in that order, so that the next batch can be given to it before the future
+        has ended.
         """
         ...
 

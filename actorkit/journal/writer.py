@@ -2,7 +2,8 @@
 
 While one batch is being committed, the next one gathers, so that thousands of appends share one flush to disk (DeWitt
 et al., "Implementation techniques for main memory database systems", 1984). A batch starts with all that was submitted
-in the same turn of the loop.
+in the same turn of the loop. Where the journal stores what it was given in that order, a small batch is followed by the
+next one before its answer has come: otherwise the store would have nothing to do until the loop has looked at that.
 
 A batch that gets no answer in time counts as uncertain, and its later answer is ignored. The next batch then goes
 ahead: what an overdue batch may still store is kept in order by the store itself, since each append names its shard's
@@ -13,6 +14,7 @@ and conflicts if it was not; whoever needs to know raises the epoch and reads.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import TypeAlias
@@ -31,6 +33,8 @@ Settled: TypeAlias = Callable[[AppendResult | JournalError], None]
 
 _HALVED_FROM = 128
 """So few appends are always committed together."""
+_IN_FLIGHT_MAX = 2
+_NEVER = sys.maxsize
 _log = structlog.get_logger("actorkit.journal")
 
 
@@ -46,6 +50,11 @@ class _Batch:
         self.started_s = 0.0
         self.task: asyncio.Future[list[AppendResult]] | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the journal has it, and stores it before all that it is given later."""
+        return not isinstance(self.task, asyncio.Task)
 
 
 class GroupCommit:
@@ -65,7 +74,10 @@ class GroupCommit:
         self._queue_settled: list[Settled] = []
         self._queue_bytes = 0
         self._start_scheduled = False
-        self._in_flight: _Batch | None = None
+        self._in_flight: list[_Batch] = []
+        """In the order in which they were sent."""
+        self._start_from = 1
+        """With so many appends the next batch starts; ``_NEVER``: one has to land before."""
         self._landed_appends = 0
         """How many the last batch had: their owners are about to send as many again."""
         self._overdue: set[asyncio.Future[list[AppendResult]]] = set()
@@ -114,7 +126,7 @@ class GroupCommit:
         queue.append(append)
         self._queue_settled.append(settled)
         self._queue_bytes = size_bytes
-        if not self._start_scheduled:
+        if len(queue) >= self._start_from and not self._start_scheduled:
             self._start_scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
@@ -122,7 +134,7 @@ class GroupCommit:
         """Commits what is queued, for at most ``close_timeout_s``; what is left then is settled as given up."""
         if self._stopped is None:
             self._stopped = JournalUnavailable("the writer is closed: the append was not stored")
-        if self._in_flight is not None or self._queue:
+        if self._in_flight or self._queue:
             self._idle = self._idle or asyncio.Event()
             try:
                 async with asyncio.timeout(self._settings.close_timeout_s):
@@ -134,26 +146,37 @@ class GroupCommit:
     # ------------------------------------------------------------------------------------------------------- batches
 
     def _start(self) -> None:
-        """Starts the next batch if none is in flight. ``_start_scheduled`` stays set while one is."""
-        if self._in_flight is not None:
-            return
-        if not self._queue:
-            self._start_scheduled = False
-            if self._idle is not None:
-                self._idle.set()
+        """Starts the next batch, if it is time to."""
+        self._start_scheduled = False
+        if not self._queue and not self._in_flight and self._idle is not None:
+            self._idle.set()
+        if len(self._queue) < self._start_from:
             return
         batch = self._take()
+        loop = asyncio.get_running_loop()
         if len(self._overdue) >= self._settings.overdue_max_batches:
             error = JournalUnavailable(f"the store has not answered {len(self._overdue)} batches: nothing more is sent")
             self._settle(batch.settled, error)
-            asyncio.get_running_loop().call_soon(self._start)
+            self._start_scheduled = True
+            loop.call_soon(self._start)
             return
-        loop = asyncio.get_running_loop()
         batch.started_s = loop.time()
         batch.task = asyncio.ensure_future(self._journal.append(batch.appends))
         batch.timer = loop.call_later(self._settings.append_timeout_s, self._timed_out, batch)
-        self._in_flight = batch
+        self._in_flight.append(batch)
+        self._look_ahead()
         batch.task.add_done_callback(lambda task: self._landed(batch, task))
+
+    def _look_ahead(self) -> None:
+        """Something was sent, or has landed: when may the next batch start?"""
+        in_flight = self._in_flight
+        if not in_flight:
+            self._start_from = 1
+        elif len(in_flight) < _IN_FLIGHT_MAX and in_flight[-1].has_begun and len(in_flight[-1].appends) < _HALVED_FROM:
+            # Not with the first few: a commit costs the same for one as for many.
+            self._start_from = (len(in_flight[-1].appends) + 1) // 2
+        else:
+            self._start_from = _NEVER
 
     def _take(self) -> _Batch:
         settings = self._settings
@@ -181,12 +204,13 @@ class GroupCommit:
     def _landed(self, batch: _Batch, task: asyncio.Future[list[AppendResult]]) -> None:
         """The store has answered, or the call was given up."""
         outcome = self._outcome(batch, task)
-        if self._in_flight is not batch:
+        if batch not in self._in_flight:
             self._overdue.discard(task)
             if isinstance(outcome, JournalFailed):
                 self._fail(outcome)
             return
-        self._in_flight = None
+        self._in_flight.remove(batch)
+        self._look_ahead()
         self._landed_appends = len(batch.appends)
         if batch.timer is not None:
             batch.timer.cancel()
@@ -200,7 +224,7 @@ class GroupCommit:
             self.bytes += batch.size_bytes
         # The next commit runs beside the callbacks of this one; its answer comes in a later turn of the loop.
         self._start()
-        if self._in_flight is None or not isinstance(self._in_flight.task, asyncio.Task):
+        if not self._in_flight or self._in_flight[-1].has_begun:
             self._settle(batch.settled, outcome)
         else:
             # The next batch's task has been made just now. It goes to the store first, and these are told afterwards.
@@ -225,9 +249,10 @@ class GroupCommit:
         return uncertain
 
     def _timed_out(self, batch: _Batch) -> None:
-        if self._in_flight is not batch or batch.task is None or batch.task.done():
+        if batch not in self._in_flight or batch.task is None or batch.task.done():
             return
-        self._in_flight = None
+        self._in_flight.remove(batch)
+        self._look_ahead()
         self._overdue.add(batch.task)
         _log.warning("journal.append_timed_out", appends=len(batch.appends), overdue=len(self._overdue))
         timeout_s = self._settings.append_timeout_s
@@ -263,14 +288,15 @@ class GroupCommit:
 
     def _give_up(self) -> None:
         """Settles everything that is still open, and lets go of calls that may never return."""
-        in_flight, self._in_flight = self._in_flight, None
-        if in_flight is not None:
-            if in_flight.timer is not None:
-                in_flight.timer.cancel()
-            if in_flight.task is not None:
-                in_flight.task.cancel()
+        in_flight, self._in_flight = self._in_flight, []
+        self._start_from = _NEVER
+        for batch in in_flight:
+            if batch.timer is not None:
+                batch.timer.cancel()
+            if batch.task is not None:
+                batch.task.cancel()
             self._settle(
-                in_flight.settled,
+                batch.settled,
                 self._failed or AppendUncertain("the writer was closed in mid-commit: whether it is stored is unknown"),
             )
         for task in self._overdue:
