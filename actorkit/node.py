@@ -126,6 +126,8 @@ class ActorSystem:
         self.runtime: ActorRuntime
         self.writer: GroupCommit
         self.region: Region
+        self._classes: dict[type[Any], EntityType] = {}
+        """Those that the region knows."""
         self.snapshots: SnapshotWriter
         self.read_model: ReadModel
         self.singletons: Singletons
@@ -332,7 +334,7 @@ class ActorSystem:
 
         Every id exists: the first call brings the entity into memory. Ids have 1 to 256 characters.
         """
-        entity_type = self._registered(cls)
+        entity_type = self._classes.get(cls) or self._registered(cls)
         return cast(
             "A", EntityReference(self.region, PersistenceId.checked(entity_type.name, id), entity_type.handlers)
         )
@@ -418,7 +420,8 @@ class ActorSystem:
     def _registered(self, cls: type[Any]) -> EntityType:
         if self._stage == _NOT_STARTED:
             raise ConfigurationError("this ActorSystem has not been started: use it in `async with`, or await start()")
-        return self.region.register(cls)
+        entity_type = self._classes[cls] = self.region.register(cls)
+        return entity_type
 
     # --------------------------------------------------------------------------------------------------------- actors
 

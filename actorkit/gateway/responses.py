@@ -69,8 +69,8 @@ class Response:
     def encode(self, *, minor: int = 1, head_only: bool = False) -> bytes:
         """All of it, for HTTP/1.``minor``; unless ``keep_alive`` is false, the connection stays open."""
         body = self._body
-        parts = (body,) if isinstance(body, bytes) else body
-        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {sum(map(len, parts))}\r\n"
+        length = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {length}\r\n"
         for name, value in self._headers:
             head += f"{name}: {value}\r\n"
         if self.keep_alive is False:
@@ -78,7 +78,9 @@ class Response:
         elif minor == 0:
             head += "Connection: keep-alive\r\n"
         encoded_head = f"{head}\r\n".encode("latin-1")
-        return encoded_head if head_only else b"".join((encoded_head, *parts))
+        if head_only:
+            return encoded_head
+        return encoded_head + body if isinstance(body, bytes) else b"".join((encoded_head, *body))
 
     async def prepare(self, http: web.BaseRequest) -> None:
         """Sends everything."""

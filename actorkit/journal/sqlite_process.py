@@ -103,6 +103,8 @@ class AppendProcess(asyncio.SubprocessProtocol):
             raise JournalUnavailable(f"{self._file}: no append process can be started: {error!r}") from error
         self._transport = transport
         self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        # Each batch leaves at once: uvloop would keep it until this turn of the loop has done everything else.
+        self._input.set_write_buffer_limits(high=0)
         try:
             async with asyncio.timeout(_START_MAX_S + self._settings.busy_timeout_s):
                 opened: asyncio.Future[Answer] = self._loop.create_future()
