@@ -162,10 +162,10 @@ class Route:
         self.count = metrics.route(endpoint.method, endpoint.path).count
 
 
-class Turn:
+class Turn(Incoming[Any]):
     """One request, from its head to its answer."""
 
-    __slots__ = ("_gateway", "_method", "_started", "_target", "count", "incoming")
+    __slots__ = ("_gateway", "_method", "_started", "_target", "count")
 
     def __init__(self, gateway: Gateway, method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
         loop = gateway.loop
@@ -173,7 +173,7 @@ class Turn:
         self._method = method
         self._target = target
         self._started = started = loop.time()
-        self.incoming: Incoming[Any] = Incoming(loop, headers, started + gateway.settings.request_deadline_s)
+        super().__init__(loop, headers, started + gateway.settings.request_deadline_s)
         self.count = gateway.count_unrouted
 
     def answered(self, answer: Answer | EventStream) -> Response | EventStream:
@@ -186,7 +186,7 @@ class Turn:
     def failed(self, error: Exception) -> Response:
         """Whatever it is, the client gets a problem."""
         gateway = self._gateway
-        problem = problem_of(error, refusals=gateway.refusals, keyed=self.incoming.key is not None)
+        problem = problem_of(error, refusals=gateway.refusals, keyed=self.key is not None)
         if problem.type.status == 500:
             _log.error("http.internal_error", method=self._method, path=self._target, error=repr(error), exc_info=error)
         self.count(problem.type.status, problem.type.name, gateway.loop.time() - self._started)
@@ -236,8 +236,8 @@ class Gateway:
         response: Response | EventStream
         try:
             route = self._route(http, turn)
-            body = await self._read(http, route.endpoint, turn.incoming)
-            handled = self.handle(route.endpoint, turn.incoming, body)
+            body = await self._read(http, route.endpoint, turn)
+            handled = self.handle(route.endpoint, turn, body)
             response = turn.answered(handled if isinstance(handled, Answer) else await handled)
         except Exception as error:
             if isinstance(error, ConnectionError) and http.transport is None:
@@ -273,22 +273,21 @@ class Gateway:
         turn.count = route.count
         if not endpoint.always:
             self._admit()
-        incoming = turn.incoming
         if endpoint.decoder is not None:
-            incoming.body = endpoint.decoder.decode(body)
+            turn.body = endpoint.decoder.decode(body)
         elif body:
             raise _no_body()
-        return endpoint.handle(incoming)
+        return endpoint.handle(turn)
 
     def handle_quickly(self, route: Route, turn: Turn, body: bytes) -> Answer | Awaitable[Answer | EventStream]:
         """Handles a request that has arrived entirely; its route is from ``quick_route``."""
         turn.count = route.count
-        self._check_token(route.endpoint.path, turn.incoming.headers)
+        self._check_token(route.endpoint.path, turn.headers)
         if not route.endpoint.always:
             self._admit()
         if len(body) > self.settings.body_max_bytes:
             raise self._too_large()
-        return self.handle(route.endpoint, turn.incoming, body)
+        return self.handle(route.endpoint, turn, body)
 
     def handle(
         self, endpoint: Endpoint[Any], incoming: Incoming[Any], body: bytes
@@ -314,10 +313,10 @@ class Gateway:
         self._check_token(raw_path, http.headers)
         if "#" in http.raw_path or http.version not in _VERSIONS:
             raise Problem(INVALID_REQUEST, "a request is HTTP/1.0 or HTTP/1.1, and its target has no fragment")
-        route, turn.incoming.value = self._router.find(http.method, raw_path)
+        route, turn.value = self._router.find(http.method, raw_path)
         turn.count = route.count
         if raw_query:
-            turn.incoming.query = parse_query(raw_query, route.endpoint.query)
+            turn.query = parse_query(raw_query, route.endpoint.query)
         return route
 
     async def _read(self, http: web.BaseRequest, endpoint: Endpoint[Any], incoming: Incoming[Any]) -> bytes:
