@@ -325,3 +325,107 @@ async def test_a_callback_may_submit_again(journal: HeldJournal) -> None:
     await done
     assert got == [Appended(n) for n in range(1, 21)]
     await writer.close()
+
+
+class BegunJournal(MemoryJournal):
+    """Has begun each batch when it returns, and ends them in order when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Sequence[Append]] = []
+        self.outcomes: list[asyncio.Future[list[AppendResult]]] = []
+
+    def append(self, batch: Sequence[Append]) -> asyncio.Future[list[AppendResult]]:  # type: ignore[override]
+        self.batches.append(batch)
+        self.outcomes.append(asyncio.get_running_loop().create_future())
+        return self.outcomes[-1]
+
+    async def end(self, number: int) -> None:
+        self.outcomes[number].set_result(await super().append(self.batches[number]))
+        await turns()
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch) for batch in self.batches]
+
+
+@pytest.fixture
+async def begun() -> BegunJournal:
+    journal = BegunJournal()
+    await journal.open(4)
+    await journal.acquire([0], owner="me", duration_s=60)
+    return journal
+
+
+async def submit(writer: GroupCommit, numbers: range, told: list[Outcome]) -> None:
+    for n in numbers:
+        writer.submit(one(n), told.append)
+    await turns()
+
+
+async def test_a_small_batch_is_followed_by_the_next_one_before_its_answer_but_not_by_a_few(
+    begun: BegunJournal,
+) -> None:
+    writer, told = GroupCommit(begun), list[Outcome]()
+    await submit(writer, range(10), told)
+    await submit(writer, range(10, 14), told)
+    assert begun.sizes == [10], "so few wait for more"
+    await submit(writer, range(14, 20), told)
+    assert begun.sizes == [10, 10]
+    await submit(writer, range(20, 100), told)
+    assert begun.sizes == [10, 10], "two are on their way at most"
+    assert told == []
+    await begun.end(0)
+    assert told == [Appended(n + 1) for n in range(10)]
+    assert begun.sizes == [10, 10, 80]
+    await begun.end(1)
+    await begun.end(2)
+    assert told == [Appended(n + 1) for n in range(100)]
+    await writer.close()
+
+
+async def test_a_large_batch_is_followed_only_after_its_answer(begun: BegunJournal) -> None:
+    writer, told = GroupCommit(begun), list[Outcome]()
+    await submit(writer, range(128), told)
+    await submit(writer, range(128, 256), told)
+    assert begun.sizes == [128]
+    await begun.end(0)
+    assert begun.sizes == [128, 128]
+    await begun.end(1)
+    await writer.close()
+
+
+async def test_an_unanswered_batch_does_not_hold_up_the_one_that_was_sent_after_it(begun: BegunJournal) -> None:
+    writer = GroupCommit(begun, settings=WriterSettings(append_timeout_s=0.05))
+    first, second = list[Outcome](), list[Outcome]()
+    await submit(writer, range(2), first)
+    await submit(writer, range(2, 4), second)
+    await begun.end(1)
+    assert second == [Conflict(0), Conflict(0)]
+    while len(first) < 2:
+        await turns()
+    assert all(isinstance(outcome, AppendUncertain) for outcome in first)
+    await begun.end(0)
+    await submit(writer, range(2, 4), second)
+    await begun.end(2)
+    assert second[2:] == [Appended(3), Appended(4)]
+    await writer.close()
+
+
+@pytest.mark.parametrize("failure", [JournalFailed("the disk is gone"), None])
+async def test_a_failed_or_closed_writer_settles_both_batches_that_are_on_their_way(
+    begun: BegunJournal, failure: JournalFailed | None
+) -> None:
+    writer, told = GroupCommit(begun, settings=WriterSettings(close_timeout_s=0.01)), list[Outcome]()
+    await submit(writer, range(2), told)
+    await submit(writer, range(2, 4), told)
+    writer.submit(one(4), told.append)
+    if failure is not None:
+        begun.outcomes[0].set_exception(failure)
+        await turns()
+        assert told == [failure] * 5
+    await writer.close()
+    assert len(told) == 5
+    if failure is None:
+        assert [type(outcome) for outcome in told] == [AppendUncertain] * 4 + [JournalUnavailable]
+    assert all(outcome.done() for outcome in begun.outcomes)
