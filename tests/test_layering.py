@@ -92,6 +92,7 @@ SHELLS: dict[str, str] = {
     "persistence/settling": "awaits the appends on their way",
     "persistence/snapshot_writer": "stores snapshots in a task of its own",
     "readmodel/adoption": "reads the journal in a task",
+    "readmodel/background": "starts the tasks of the read model, and says when one has crashed",
     "readmodel/follower": "reads the journal in a task",
     "readmodel/rereading": "reads the journal in a task",
     "readmodel/replicator": "sends and receives, flushes and checks on timers",

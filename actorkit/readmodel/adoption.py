@@ -17,6 +17,7 @@ from actorkit.errors import JournalError, JournalFailed
 from actorkit.ids import shard_of
 from actorkit.journal.protocols import Store
 from actorkit.persistence.declaration import EntityType
+from actorkit.readmodel import background
 from actorkit.readmodel.journal_reader import JournalReader
 
 __all__ = ["Adoption"]
@@ -81,18 +82,12 @@ class Adoption:
 
     def _begin(self) -> None:
         if self._task is None:
-            self._task = self._loop.create_task(self._adopt_all(), name="actorkit.readmodel.adoption")
-            self._task.add_done_callback(self._ended)
+            self._task = background.start(self._adopt_all(), "adoption", self._fatal)
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
-            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
 
     async def _adopt_all(self) -> None:
         try:

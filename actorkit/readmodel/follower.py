@@ -13,6 +13,7 @@ import structlog
 
 from actorkit.errors import JournalError, JournalFailed
 from actorkit.journal.protocols import Store
+from actorkit.readmodel import background
 from actorkit.readmodel.journal_reader import JournalReader
 
 __all__ = ["Follower"]
@@ -61,13 +62,7 @@ class Follower:
             self._task.cancel()
 
     def _start(self) -> None:
-        self._task = self._loop.create_task(self._follow(), name="actorkit.readmodel")
-        self._task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
-            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
+        self._task = background.start(self._follow(), "follower", self._fatal)
 
     async def _follow(self) -> None:
         try:

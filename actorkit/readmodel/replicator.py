@@ -17,6 +17,7 @@ import structlog
 from actorkit.clock import Clock, Randomness
 from actorkit.errors import JournalError, JournalFailed, WireError
 from actorkit.journal.protocols import ShardStatus, Store
+from actorkit.readmodel import background
 from actorkit.readmodel.anti_entropy import AntiEntropy, AskStore, Changed, Effect, Refused, Send
 from actorkit.readmodel.catalog import Catalog
 from actorkit.readmodel.counters import ReadModelCounters
@@ -121,9 +122,7 @@ class Replicator:
 
     def start(self) -> None:
         for work, name in ((self._rounds(), "rounds"), (self._checks(), "check")):
-            task = self._loop.create_task(work, name=f"actorkit.readmodel.{name}")
-            task.add_done_callback(self._ended)
-            self._tasks.append(task)
+            self._tasks.append(background.start(work, name, self._fatal))
 
     async def stop(self) -> None:
         """Sends what has changed last, as far as that goes without waiting, and ends."""
@@ -134,11 +133,6 @@ class Replicator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
-            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
 
     # ---------------------------------------------------------------------------------------------------------- others
 

@@ -14,6 +14,7 @@ import structlog
 
 from actorkit.errors import JournalError, JournalFailed
 from actorkit.persistence.declaration import EntityType
+from actorkit.readmodel import background
 from actorkit.readmodel.journal_reader import JournalReader
 
 __all__ = ["Rereading"]
@@ -55,18 +56,12 @@ class Rereading:
         self._requests += 1
         self._wanted.setdefault(shard, {})[stream] = _Request(entity_type, self._requests)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._read_all(), name="actorkit.readmodel.rereading")
-            self._task.add_done_callback(self._ended)
+            self._task = background.start(self._read_all(), "rereading", self._fatal)
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("readmodel.crashed", task=task.get_name(), exc_info=error)
-            self._fatal(JournalFailed(f"{task.get_name()} crashed: {error!r}"))
 
     async def _read_all(self) -> None:
         delay_s = _RETRY_FIRST_S

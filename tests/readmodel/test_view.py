@@ -64,7 +64,7 @@ async def test_a_defect_while_the_journal_is_read_ends_the_process_rather_than_t
     monkeypatch.setattr(journal, "status", broken)
     system.view(Hidden.balance)
     await eventually(lambda: bool(failures))
-    assert "actorkit.readmodel crashed" in str(failures[0])
+    assert "actorkit.readmodel.follower crashed" in str(failures[0])
     await system.stop()
 
 
