@@ -273,11 +273,7 @@ class Gateway:
         turn.count = route.count
         if not endpoint.always:
             self._admit()
-        if endpoint.decoder is not None:
-            turn.body = endpoint.decoder.decode(body)
-        elif body:
-            raise _no_body()
-        return endpoint.handle(turn)
+        return _hand_over(endpoint, turn, body)
 
     def handle_quickly(self, route: Route, turn: Turn, body: bytes) -> Answer | Awaitable[Answer | EventStream]:
         """Handles a request that has arrived entirely; its route is from ``quick_route``."""
@@ -296,12 +292,9 @@ class Gateway:
         headers = incoming.headers
         if endpoint.decoder is not None:
             _check_content(headers)
-            incoming.body = endpoint.decoder.decode(body)
-        elif body:
-            raise _no_body()
         if endpoint.keyed:
             incoming.key = parse_idempotency_key(headers.getall("Idempotency-Key", []))
-        return endpoint.handle(incoming)
+        return _hand_over(endpoint, incoming, body)
 
     # ------------------------------------------------------------------------------------------------------- way in
 
@@ -384,8 +377,14 @@ def _check_content(headers: CIMultiDictProxy[str]) -> None:
         raise Problem(UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed: the only Transfer-Encoding is chunked")
 
 
-def _no_body() -> Problem:
-    return Problem(INVALID_REQUEST, "this request takes no body")
+def _hand_over(
+    endpoint: Endpoint[Any], incoming: Incoming[Any], body: bytes
+) -> Answer | Awaitable[Answer | EventStream]:
+    if endpoint.decoder is not None:
+        incoming.body = endpoint.decoder.decode(body)
+    elif body:
+        raise Problem(INVALID_REQUEST, "this request takes no body")
+    return endpoint.handle(incoming)
 
 
 async def _expect(http: web.BaseRequest) -> None:

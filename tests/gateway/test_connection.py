@@ -224,7 +224,9 @@ async def test_a_request_that_waits_when_its_connection_would_be_closed_for_idle
         client.send(request(path="/wait"))
         await service.entered.wait()
         assert service.short_cuts == 2
-        await asyncio.sleep(0.5)
+        (connection,) = service.connections
+        closes_s = connection._next_keepalive_close_time
+        await until(lambda: connection._next_keepalive_close_time > closes_s)
         service.go.set()
         assert (await client.reply()).status == 200
         assert await client.closed()
