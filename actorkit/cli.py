@@ -170,8 +170,8 @@ def shards(node: str, token: str | None, as_json: bool, every: bool) -> None:
 @_node
 @_token_file
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Return only when the node has stopped.")
-@click.option("--within-s", type=click.FloatRange(1), default=60.0, show_default=True, help="How long to wait.")
-def drain(node: str, token: str | None, wait: bool, within_s: float) -> None:
+@click.option("--within-s", type=click.IntRange(1, 86_400), default=60, show_default=True, help="How long to wait.")
+def drain(node: str, token: str | None, wait: bool, within_s: int) -> None:
     """Hands NODE's shards over and stops it.
 
     The other nodes take them, as after SIGTERM. It needs an operator's token: one of the node's --operator-tokens.
@@ -184,7 +184,7 @@ def drain(node: str, token: str | None, wait: bool, within_s: float) -> None:
             click.echo(f"{node} has stopped")
             return
         if time.monotonic() > until_s:
-            raise click.ClickException(f"{node} has not stopped within {within_s:g} s, and goes on leaving")
+            raise click.ClickException(f"{node} has not stopped within {within_s} s, and goes on leaving")
         time.sleep(_POLL_S)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import math
 import secrets
 import sys
 import time
@@ -34,6 +35,7 @@ from examples.capacity_service.bookings import (
 from examples.capacity_service.replay_client import GaveUp, ServiceClient
 from examples.capacity_service.replay_driver import Driver, Figures
 from examples.capacity_service.replay_reads import Reads
+from examples.capacity_service.settings import Seconds
 
 __all__ = ["replay"]
 
@@ -52,7 +54,7 @@ def _parse_speed(context: click.Context, option: click.Parameter, value: str) ->
         speed = float(value)
     except ValueError:
         speed = 0.0
-    if speed <= 0:
+    if not 0 < speed < math.inf:
         raise click.BadParameter("expected 'max', or a factor of real time such as 86400 (a day each second)")
     return speed
 
@@ -100,7 +102,7 @@ def _parse_capacity(context: click.Context, option: click.Parameter, value: str)
     help="What a pool is: the arrivals at a hotel on one day, or one night there.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=64, help="Commands in flight.")
-@click.option("--patience", type=click.FloatRange(1), default=60.0, help="Seconds to keep trying one command.")
+@click.option("--patience", type=Seconds(1, 86_400), default=60.0, help="Seconds to keep trying one command.")
 @click.option("--prefix", default="", help="Put before each pool's id: another prefix, other pools.")
 @click.option(
     "--reads",

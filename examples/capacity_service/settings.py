@@ -70,7 +70,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         seconds = super().convert(value, param, ctx)
         if math.isnan(seconds):
-            self.fail(f"{value} is not a number of seconds", param, ctx)
+            self.fail(f"expected a number of seconds, not {value}", param, ctx)
         return seconds
 
 

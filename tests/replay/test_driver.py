@@ -192,7 +192,15 @@ def test_the_command_says_in_one_line_that_nobody_answers() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--speed", "fast"], ["--speed", "0"], ["--capacity", "much"], ["--url", "127.0.0.1:8080"], ["--url", ","]],
+    [
+        ["--speed", "fast"],
+        ["--speed", "0"],
+        ["--speed", "nan"],
+        ["--patience", "nan"],
+        ["--capacity", "much"],
+        ["--url", "127.0.0.1:8080"],
+        ["--url", ","],
+    ],
 )
 def test_a_wrong_option_is_explained(arguments: list[str]) -> None:
     result = CliRunner().invoke(replay, arguments)
