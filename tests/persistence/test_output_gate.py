@@ -55,8 +55,6 @@ async def test_calls_that_are_begun_are_handled_in_that_order_whether_anybody_wa
     assert await account.balance.begin() == 6
     assert [calls[0].result(), calls[2].result()] == [1, 6]
     assert isinstance(refused.exception(), Broke)
-    with pytest.raises(TypeError):
-        account.put.begin()  # type: ignore[call-arg]
 
 
 async def test_later_commands_of_an_entity_run_while_an_append_is_on_its_way(nodes: Nodes) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
@@ -21,6 +22,8 @@ async def plain_and_async_handlers(system: ActorSystem) -> None:
     assert_type(await pool.free(), int)
     assert_type(await pool.held(), dict[str, int])
     assert_type(await pool.look(1), str | None)
+    assert_type(pool.reserve.begin(3), Future[str])
+    assert_type(await pool.release.begin("r", force=True), int)
 
 
 async def options_keep_the_types(system: ActorSystem) -> None:

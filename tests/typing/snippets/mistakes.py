@@ -17,6 +17,8 @@ async def calls(system: ActorSystem) -> None:
     await pool.release("r", True)  # error
     await pool.release.options(idempotency_key="k")(5)  # error
     await pool.reserve.options(idempotency_key=5)(3)  # error
+    await pool.reserve.begin("three")  # error
+    pool.reserve.begin()  # error
     await pool.free(1)  # error
     await pool.unheard_of()  # error
     number: int = await pool.reserve(3)  # error
