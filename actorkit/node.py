@@ -126,8 +126,6 @@ class ActorSystem:
         self.runtime: ActorRuntime
         self.writer: GroupCommit
         self.region: Region
-        self._classes: dict[type[Any], EntityType] = {}
-        """Those that the region knows."""
         self.snapshots: SnapshotWriter
         self.read_model: ReadModel
         self.singletons: Singletons
@@ -334,7 +332,7 @@ class ActorSystem:
 
         Every id exists: the first call brings the entity into memory. Ids have 1 to 256 characters.
         """
-        entity_type = self._classes.get(cls) or self._registered(cls)
+        entity_type = self._registered(cls)
         return cast(
             "A", EntityReference(self.region, PersistenceId.checked(entity_type.name, id), entity_type.handlers)
         )
@@ -420,8 +418,7 @@ class ActorSystem:
     def _registered(self, cls: type[Any]) -> EntityType:
         if self._stage == _NOT_STARTED:
             raise ConfigurationError("this ActorSystem has not been started: use it in `async with`, or await start()")
-        entity_type = self._classes[cls] = self.region.register(cls)
-        return entity_type
+        return self.region.register(cls)
 
     # --------------------------------------------------------------------------------------------------------- actors
 

@@ -68,6 +68,8 @@ async def test_a_system_that_has_not_started_or_has_stopped_says_so() -> None:
     assert system.ready == "it has stopped"
     with pytest.raises(Unavailable):
         await account.put(1)
+    await system.start()
+    assert await system.get(Account, "b").put(2) == 2, "also of a class that only the former life knew"
     await system.stop()
 
 
