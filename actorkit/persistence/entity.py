@@ -19,7 +19,7 @@ import msgspec
 
 from actorkit import logs
 from actorkit.actor.actor import Actor
-from actorkit.actor.turn import current_turn
+from actorkit.actor.turn import Turn
 from actorkit.errors import (
     CallError,
     HandlerFailed,
@@ -43,7 +43,7 @@ from actorkit.persistence.records import Metadata, detached, encode_metadata, en
 from actorkit.persistence.services import EntityServices, ShardOwnership
 from actorkit.persistence.settling import Settling
 from actorkit.persistence.snapshots import SnapshotPolicy, append_digest, encode_snapshot
-from actorkit.persistence.turn import EntityTurn
+from actorkit.persistence.turn import EntityTurn, PlainTurns, turn_in_progress
 
 __all__ = ["Entity"]
 
@@ -81,7 +81,6 @@ class Entity(Actor[Any]):
         self.admission = Admission(self)
         self.snapshot_policy = SnapshotPolicy(settings.snapshot_every_events)
         self.settling = Settling(self)
-        self._path = ""
         self._wall_us = services.clock.wall_us
         self._publishes = bool(entity_type.published)
         self._pending_max = settings.pending_max_answers
@@ -92,13 +91,14 @@ class Entity(Actor[Any]):
         self.running: RunningHandler | None = None
         """The ``async`` handler that runs now."""
         self._turn: EntityTurn | None = None
+        self._plain_turns: PlainTurns
         self._confirming: list[Answer] | None = None
 
     @property
     def turn(self) -> EntityTurn:
         """The turn in progress. Raises ``RuntimeError`` where there is none."""
         turn = self._turn
-        if turn is None or current_turn.get() is not turn:
+        if turn is None or turn_in_progress() is not turn:
             raise RuntimeError(
                 f"this does not run in a handler of {self.pid} that is in progress: events, time and timers are for "
                 "handlers only, and not for tasks that outlive them"
@@ -116,8 +116,12 @@ class Entity(Actor[Any]):
 
     # ------------------------------------------------------------------------------------------------ the actor's side
 
+    def new_turn(self) -> Turn:
+        turns = self._plain_turns = PlainTurns(self.context.path, self.stream)
+        logs.current.set(turns)
+        return turns
+
     async def started(self) -> None:
-        self._path = self.context.path
         try:
             await self.settling.recover()
         finally:
@@ -191,12 +195,11 @@ class Entity(Actor[Any]):
         call.progress = Progress.RUNNING
         handler = call.handler
         wall_us = self._wall_us()
-        turn = self._turn = EntityTurn(self._path, self.stream, call, max(self.time_us, wall_us))
+        turns = self._plain_turns
+        turn = self._turn = EntityTurn(turns.path, self.stream, call, max(self.time_us, wall_us))
         if handler.is_async:
             return begin(self, call, turn)
-        # Nothing is reset afterwards: these are the variables of this actor's own context, and the turn knows its end.
-        current_turn.set(turn)
-        logs.current.set(turn)
+        turns.now = turn
         rejected: Rejected | None = None
         reply: Any = None
         error: Exception | None = None
@@ -208,6 +211,8 @@ class Entity(Actor[Any]):
             error = RuntimeError("the handler raised CancelledError, which it got from something that was cancelled")
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
             error = raised
+        finally:
+            turns.now = None
         self.conclude(call, turn, reply, rejected, error)
         return None
 

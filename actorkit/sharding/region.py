@@ -15,7 +15,6 @@ import structlog
 
 from actorkit.actor.dead_letters import DeadLetter
 from actorkit.actor.runtime import ActorRuntime
-from actorkit.actor.turn import current_turn
 from actorkit.clock import Clock
 from actorkit.errors import CallCycle, ConfigurationError, DeclarationError, Overloaded, Unavailable
 from actorkit.ids import NodeId, PersistenceId, shard_of
@@ -24,7 +23,7 @@ from actorkit.persistence.async_handler import RunningHandler
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.services import EntityServices
-from actorkit.persistence.turn import EntityTurn
+from actorkit.persistence.turn import turn_in_progress
 from actorkit.sharding.entities import Entities, Slot
 from actorkit.sharding.leases import Leases
 from actorkit.sharding.settings import ShardingSettings
@@ -279,8 +278,8 @@ class Region:
         within_s = self._deadline_default_s if deadline_s is None else deadline_s
         deadline = loop.time() + within_s
         origin = OUTSIDE if trace is None else Origin(trace)
-        turn = current_turn.get()
-        if turn is not None and isinstance(turn, EntityTurn) and not turn.over:
+        turn = turn_in_progress()
+        if turn is not None:
             caller = turn.call
             command_id = turn.next_call_id(str(pid), handler, args)
             origin = _origin_within(caller)
