@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final, cast
 
 import structlog
@@ -45,19 +44,23 @@ _NO_PARTS: Final = (b"", b"", b"")
 class Connection(web.RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_answering", "_held", "_lost", "gateway", "short_cuts")
+    __slots__ = ("_answering", "_between", "_held", "_lost", "_turn", "gateway", "short_cuts")
 
     def __init__(self, manager: web.Server, gateway: Gateway, **options: Any) -> None:
         super().__init__(manager, **options)
         self.gateway = gateway
-        self._answering: asyncio.Future[Any] | None = None
-        """What the request waits for that has taken the short cut and has to wait."""
+        self._answering: Pending[Any, Any] | asyncio.Future[Any] | asyncio.Handle | None = None
+        """What has to be over before anything else that arrives is looked at."""
+        self._turn: Turn
+        """Of the request that is ``Pending``."""
         self._held = b""
         """What has arrived meanwhile: one piece, since nothing is read after that."""
         self._lost: Callable[[], None] | None = None
         self.short_cuts = 0
         """Requests that took it."""
-        if _KNOWN_INSIDE and hasattr(self._parser, "message_consumed"):
+        self._between = _KNOWN_INSIDE and hasattr(self._parser, "message_consumed")
+        """aiohttp's parser has had nothing but entire requests, each in one piece: the next bytes begin another one."""
+        if self._between:
             self._parser = cast("Any", _Parser(self, self._parser))
 
     def when_lost(self, callback: Callable[[], None]) -> None:
@@ -77,14 +80,57 @@ class Connection(web.RequestHandler):
 
     # -------------------------------------------------------------------------------------------------- the short cut
 
-    def hold(self, data: bytes) -> bool:
-        """Keeps what has arrived while a request is being answered, if one is."""
-        if self._answering is None:
-            return False
-        if data:
-            self._held += data
-            self._pause_transport_reading()
-        return True
+    def data_received(self, data: bytes) -> None:
+        if self._answering is not None:
+            if data:
+                self._held += data
+                self._pause_transport_reading()
+            return
+        if self._between:
+            raw, end, body = data.partition(END)
+            head = self.gateway.heads.get(raw) if end else None
+            if head is not None and len(body) == head.body_bytes and self._awaits_request and not self.gateway.draining:
+                turn = Turn(self.gateway, head.method, head.target, head.headers)
+                self._handle(self.gateway.handle_known, head.route, turn, body)
+                return
+            if data and self._waiter is None and not self._messages and not self._request_in_progress:
+                # aiohttp has answered, and a turn of the loop later it waits for the next request again. Without this
+                # a quick client would find it on its way, each time.
+                self._held = data
+                self._answering = self._loop.call_soon(self._look_again)
+                return
+        super().data_received(data)
+
+    def _look_again(self) -> None:
+        self._answering = None
+        held, self._held = self._held, b""
+        self._resume_transport_reading()
+        if not self._awaits_request:
+            # It does something else, and gets what has arrived.
+            super().data_received(held)
+        else:
+            self.data_received(held)
+
+    def feed(self, parse: Callable[[bytes], Any], data: bytes) -> Any:
+        """What aiohttp gets to see of what ``parse`` finds: messages, whether the connection is upgraded, what is left.
+
+        A request that takes the short cut is none of its business.
+        """
+        parsed = parse(data)
+        messages = parsed[0]
+        if len(messages) != 1 or parsed[1]:
+            # (aiohttp asks with nothing at all whether there is more of what has come before.)
+            self._between = self._between and not data
+            return parsed
+        message, payload = messages[0]
+        raw, end, body = data.partition(END) if self._between else _NO_PARTS
+        self._between = bool(end) and payload.is_eof() and _is_entire(raw, message.headers, len(body))
+        route = self._answer(message, payload)
+        if route is None:
+            return parsed
+        if self._between and self.gateway.is_right(route, message.headers):
+            self.gateway.heads.keep(raw, Head(message.method, message.path, message.headers, route, len(body)))
+        return _NOTHING
 
     @property
     def _awaits_request(self) -> bool:
@@ -96,10 +142,11 @@ class Connection(web.RequestHandler):
             and not self._messages
             and not self._paused
             and not self._reading_paused
+            and not self._force_close
             and self.transport is not None
         )
 
-    def answer(self, message: Any, payload: Any) -> Route | None:
+    def _answer(self, message: Any, payload: Any) -> Route | None:
         """Answers a request, or sees to it. Returns the route of one that takes the short cut."""
         body = _body(payload) if self._awaits_request else None
         if body is None or message.should_close or message.upgrade:
@@ -113,14 +160,6 @@ class Connection(web.RequestHandler):
             turn = Turn(gateway, message.method, message.path, headers)
             self._handle(gateway.handle_quickly, route, turn, body)
         return route
-
-    def answer_known(self, head: Head[Route], body: bytes) -> bool:
-        """Answers a request whose head has come before, or sees to it. Returns whether it can."""
-        gateway = self.gateway
-        if not self._awaits_request or gateway.draining:
-            return False
-        self._handle(gateway.handle_known, head.route, Turn(gateway, head.method, head.target, head.headers), body)
-        return True
 
     def _handle(
         self,
@@ -137,8 +176,9 @@ class Connection(web.RequestHandler):
             if not isinstance(handled, Answer):
                 self._request_in_progress = True
                 if isinstance(handled, Pending):
-                    self._answering = handled.call
-                    handled.call.add_done_callback(partial(self._replied, turn, handled))
+                    self._answering = handled
+                    self._turn = turn
+                    handled.call.add_done_callback(self._replied)
                 else:
                     self._answering = self._loop.create_task(self._finish(turn, handled))
                 return
@@ -148,7 +188,8 @@ class Connection(web.RequestHandler):
         gateway.in_progress -= 1
         self._send(response)
 
-    def _replied(self, turn: Turn, pending: Pending[Any], _: asyncio.Future[Any]) -> None:
+    def _replied(self, _: asyncio.Future[Any]) -> None:
+        turn, pending = self._turn, cast("Pending[Any, Any]", self._answering)
         response: Response | EventStream
         try:
             response = turn.answered(pending.answer())
@@ -239,44 +280,19 @@ def _body(payload: Any) -> bytes | None:
 
 
 class _Parser:
-    """Stands before aiohttp's parser, and keeps to itself what takes the short cut."""
+    """Stands before aiohttp's parser, so that the connection sees what it finds before aiohttp does."""
 
-    __slots__ = ("_between", "_connection", "_consumed", "_feed", "_heads", "_parser")
+    __slots__ = ("_connection", "_parser")
 
     def __init__(self, connection: Connection, parser: Any) -> None:
         self._connection = connection
-        self._heads = connection.gateway.heads
         self._parser = parser
-        self._feed = parser.feed_data
-        self._consumed = parser.message_consumed
-        self._between = True
-        """The parser has had nothing but entire requests, each in one piece: the next bytes begin another one."""
 
     def feed_data(self, data: bytes) -> Any:
-        """As the parser does it: messages, whether the connection is upgraded, and what is left then."""
-        connection = self._connection
-        if connection.hold(data):
-            return _NOTHING
-        raw, end, body = data.partition(END) if self._between else _NO_PARTS
-        if end:
-            head = self._heads.get(raw)
-            if head is not None and len(body) == head.body_bytes and connection.answer_known(head, body):
-                return _NOTHING
-        parsed = self._feed(data)
-        messages = parsed[0]
-        if len(messages) != 1 or parsed[1]:
-            # (aiohttp asks with nothing at all whether there is more of what has come before.)
-            self._between = self._between and not data
-            return parsed
-        message, payload = messages[0]
-        self._between = bool(end) and payload.is_eof() and _is_entire(raw, message.headers, len(body))
-        route = connection.answer(message, payload)
-        if route is None:
-            return parsed
-        if self._between and connection.gateway.is_right(route, message.headers):
-            self._heads.keep(raw, Head(message.method, message.path, message.headers, route, len(body)))
-        self._consumed()
-        return _NOTHING
+        parsed = self._connection.feed(self._parser.feed_data, data)
+        if parsed is _NOTHING:
+            self._parser.message_consumed()
+        return parsed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)

@@ -42,6 +42,7 @@ __all__ = ["Answer", "Endpoint", "Gateway", "Incoming", "Pending", "Route", "Tur
 
 B = TypeVar("B")
 R = TypeVar("R")
+S = TypeVar("S")
 
 OPEN_PREFIX: Final = "/health/"
 """What needs no token: whoever restarts or balances nodes has none."""
@@ -83,19 +84,22 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     content_type: str = "application/json"
 
 
-class Pending(Generic[R]):
+class Pending(Generic[S, R]):
     """The answer of a handler that waits for one call only: it can be given without a task that waits."""
 
-    __slots__ = ("_answered", "_refused", "call")
+    __slots__ = ("_answered", "_refused", "_subject", "call")
 
     def __init__(
         self,
         call: asyncio.Future[R],
-        answered: Callable[[R], Answer],
-        refused: Callable[[Rejected], Problem],
+        subject: S,
+        answered: Callable[[S, R], Answer],
+        refused: Callable[[S, Rejected], Problem],
     ) -> None:
-        """``call``: as ``Call.begin`` returns it. What it replies is ``answered``, where it is rejected ``refused``."""
+        """``call``: as ``Call.begin`` returns it. What it replies is ``answered``, where it is rejected ``refused``;
+        both are told what the request is about."""
         self.call: asyncio.Future[Any] = call
+        self._subject = subject
         self._answered = answered
         self._refused = refused
 
@@ -106,8 +110,8 @@ class Pending(Generic[R]):
         try:
             reply = self.call.result()
         except Rejected as refusal:
-            raise self._refused(refusal) from None
-        return self._answered(reply)
+            raise self._refused(self._subject, refusal) from None
+        return self._answered(self._subject, reply)
 
     def __await__(self) -> Generator[Any, None, Answer]:
         try:

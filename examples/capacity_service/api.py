@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -89,19 +89,19 @@ class CapacityApi:
 
     # ------------------------------------------------------------------------------------------------------ writes
 
-    def change_pool(self, incoming: Incoming[PoolRequest]) -> Pending[PoolAnswer]:
+    def change_pool(self, incoming: Incoming[PoolRequest]) -> Pending[str, PoolAnswer]:
         body = incoming.body
         call = self._system.get(Pool, body.pool_id).change
         call = call.options(idempotency_key=_key("pools", incoming), deadline_s=incoming.remaining_s())
         return _pending(body.pool_id, call.begin(body.change()))
 
-    def reserve(self, incoming: Incoming[ReserveRequest]) -> Pending[ReserveAnswer]:
+    def reserve(self, incoming: Incoming[ReserveRequest]) -> Pending[str, ReserveAnswer]:
         body = incoming.body
         call = self._system.get(Pool, body.pool_id).reserve
         call = call.options(idempotency_key=_key("reserve", incoming), deadline_s=incoming.remaining_s())
         return _pending(body.pool_id, call.begin(body.quantity, body.part))
 
-    def release(self, incoming: Incoming[ReleaseRequest]) -> Pending[ReleaseAnswer]:
+    def release(self, incoming: Incoming[ReleaseRequest]) -> Pending[str, ReleaseAnswer]:
         body = incoming.body
         pool_id, part = body.split()
         call = self._system.get(Pool, pool_id).release
@@ -248,8 +248,8 @@ def _key(call: str, incoming: Incoming[Any]) -> str | None:
     return None if incoming.key is None else f"{call}:{incoming.key}"
 
 
-def _pending(pool_id: str, call: asyncio.Future[W]) -> Pending[W]:
-    return Pending(call, partial(_written, pool_id), partial(_refused, pool_id))
+def _pending(pool_id: str, call: asyncio.Future[W]) -> Pending[str, W]:
+    return Pending(call, pool_id, _written, _refused)
 
 
 def _written(pool_id: str, answer: PoolAnswer | ReserveAnswer | ReleaseAnswer) -> Answer:

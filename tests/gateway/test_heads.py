@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -59,9 +60,14 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = False
+        self.on_write: Callable[[], object] | None = None
+        """Called once."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
+        if self.on_write is not None:
+            on_write, self.on_write = self.on_write, None
+            on_write()
 
     def is_closing(self) -> bool:
         return self.closed
@@ -76,6 +82,14 @@ class Transport(asyncio.Transport):
         pass
 
 
+def _answered(_: None, reply: str) -> Answer:
+    return Answer(reply.encode())
+
+
+def _refused(_: None, refusal: Rejected) -> Problem:
+    return Problem(OVERLOADED, str(refusal))
+
+
 class Gone(Quick):
     """Also with handlers that wait for one call only."""
 
@@ -84,16 +98,16 @@ class Gone(Quick):
         self.calls: list[asyncio.Future[str]] = []
         self.gateway.add(Endpoint("POST", "/call", self.call, body=Echo), Endpoint("POST", "/calls", self.called))
 
-    def call(self, incoming: Incoming[Echo]) -> Pending[str]:
+    def call(self, incoming: Incoming[Echo]) -> Pending[None, str]:
         return self._pending()
 
     async def called(self, incoming: Incoming[None]) -> Answer:
         return await self._pending()
 
-    def _pending(self) -> Pending[str]:
+    def _pending(self) -> Pending[None, str]:
         call: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.calls.append(call)
-        return Pending(call, lambda reply: Answer(reply.encode()), lambda refusal: Problem(OVERLOADED, str(refusal)))
+        return Pending(call, None, _answered, _refused)
 
     def connection(self) -> tuple[Connection, Transport]:
         """One without a socket."""
@@ -172,17 +186,43 @@ async def test_a_head_that_comes_again_is_not_parsed_again(monkeypatch: pytest.M
         connection.data_received(_PLAIN)
         await settled(transport)
         parsed: list[bytes] = []
-        monkeypatch.setattr(connection._parser, "_feed", parsed.append)
+        monkeypatch.setattr(Connection, "feed", lambda _, parse, data: parsed.append(data))
         for _ in range(3):
             connection.data_received(_PLAIN)
         assert parsed == []
         assert (await settled(transport)).count(b'{"text":"a"}') == 4
         other, transport = service.connection()
         await asyncio.sleep(0)
-        monkeypatch.setattr(other._parser, "_feed", parsed.append)
         other.data_received(_PLAIN)
         assert parsed == []
         assert (await settled(transport)).count(b'{"text":"a"}') == 1
+
+
+async def test_a_client_that_is_quicker_than_aiohttp_gets_the_short_cut_too() -> None:
+    async with Gone() as service:
+        connection, transport = service.connection()
+        connection.data_received(_PLAIN)  # aiohttp does not wait for it yet
+        await settled(transport)
+        assert connection.short_cuts == 1
+        for number in range(3):
+            # aiohttp's way: and what follows is there before aiohttp has come back from it.
+            connection.data_received(request("", path="/echo/value", method="GET"))
+            transport.on_write = partial(asyncio.get_running_loop().call_soon, connection.data_received, _PLAIN)
+            await settled(transport)
+            assert connection.short_cuts == 2 + number
+        assert transport.written.count(b"HTTP/1.1 200") == 7
+
+
+async def test_what_comes_in_pieces_while_aiohttp_comes_back_is_put_together() -> None:
+    async with Gone() as service:
+        connection, transport = service.connection()
+        for byte in _PLAIN + _PLAIN:
+            connection.data_received(bytes([byte]))
+        assert (await settled(transport)).count(b'{"text":"a"}') == 2
+        connection, transport = service.connection()
+        connection.data_received(_PLAIN)
+        connection.connection_lost(None)
+        assert await settled(transport) == b""
 
 
 @pytest.mark.parametrize(
