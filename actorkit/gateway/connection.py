@@ -189,7 +189,8 @@ class Connection(web.RequestHandler):
         self._send(response)
 
     def _replied(self, _: asyncio.Future[Any]) -> None:
-        turn, pending = self._turn, cast("Pending[Any, Any]", self._answering)
+        turn = self._turn
+        pending: Any = self._answering
         response: Response | EventStream
         try:
             response = turn.answered(pending.answer())
