@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -17,6 +18,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from actorkit import SystemSettings
+from actorkit.actor import ActorSettings, SupervisionStrategy
+from actorkit.gateway.settings import GatewaySettings
+from actorkit.journal.settings import SqliteSettings
 from examples.capacity_service.__main__ import cli
 from tests.capacity_service import service
 
@@ -28,20 +32,31 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OPTIONS = {option for param in cli.commands["node"].params for option in param.opts}
 
 
-def settings(of: msgspec.Struct) -> Iterator[tuple[str, Any]]:
-    for name in of.__struct_fields__:
-        value = getattr(of, name)
+def settings(of: object) -> Iterator[tuple[str, Any]]:
+    assert isinstance(of, msgspec.Struct | ActorSettings)
+    for field in dataclasses.fields(of) if isinstance(of, ActorSettings) else msgspec.structs.fields(of):
+        value = getattr(of, field.name)
         if isinstance(value, msgspec.Struct):
             yield from settings(value)
         else:
-            yield name, value
+            yield field.name, value
 
 
-@pytest.mark.parametrize("part", ["cluster", "remoting", "sharding", "readmodel"])
-def test_every_setting_is_on_the_page_with_its_default(part: str) -> None:
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(getattr(SystemSettings(), name) for name in SystemSettings.__struct_fields__),
+        SqliteSettings(),
+        GatewaySettings(),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_every_setting_is_on_the_page_with_its_default(part: object) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| \S", PAGE, re.MULTILINE)
-    for name, value in settings(getattr(SystemSettings(), part)):
+    for name, value in settings(part):
         shown = f"{value:g}" if isinstance(value, float) and value == int(value) else repr(value)
+        if isinstance(value, SupervisionStrategy):
+            shown = "`SupervisionStrategy()`"
         assert (name, shown) in rows, f"{part}: {name} = {shown}"
 
 
