@@ -54,7 +54,7 @@ def settings(of: object) -> Iterator[tuple[str, Any]]:
 def test_every_setting_is_on_the_page_with_its_default(part: object) -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| \S", PAGE, re.MULTILINE)
     for name, value in settings(part):
-        shown = f"{value:g}" if isinstance(value, float) and value == int(value) else repr(value)
+        shown = f"{value:g}" if isinstance(value, float) and value.is_integer() else repr(value)
         if isinstance(value, SupervisionStrategy):
             shown = "`SupervisionStrategy()`"
         assert (name, shown) in rows, f"{part}: {name} = {shown}"
