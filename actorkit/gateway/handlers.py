@@ -185,7 +185,7 @@ class Turn(Incoming[Any]):
         self.count(200, "", self._gateway.loop.time() - self._started)
         if isinstance(answer, EventStream):
             return answer
-        return Response(answer.body, content_type=answer.content_type, headers=answer.headers)
+        return Response(answer.body, answer.content_type, answer.headers)
 
     def failed(self, error: Exception) -> Response:
         """Whatever it is, the client gets a problem."""

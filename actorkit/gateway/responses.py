@@ -11,6 +11,7 @@ from http import HTTPStatus
 from time import time
 from typing import Final, cast
 
+import msgspec
 from aiohttp import web
 
 from actorkit.gateway.problems import PROBLEM_JSON, Problem
@@ -43,35 +44,25 @@ class _Heads:
 _heads: Final = _Heads()
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """A complete answer. Header values are ours, never a client's, and so need no check."""
 
-    __slots__ = ("_body", "_content_type", "_headers", "_status", "keep_alive")
-
-    def __init__(
-        self,
-        body: bytes | tuple[bytes, ...],
-        *,
-        status: int = 200,
-        content_type: str,
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        self._body = body
-        self._status = status
-        self._content_type = content_type
-        self._headers = headers
-        self.keep_alive: bool | None = None
-        """Read by aiohttp after the answer has been sent: whether the connection stays open."""
+    body: bytes | tuple[bytes, ...]
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+    status: int = 200
+    keep_alive: bool | None = None
+    """Read by aiohttp after the answer has been sent: whether the connection stays open."""
 
     def force_close(self) -> None:
         self.keep_alive = False
 
     def encode(self, *, minor: int = 1, head_only: bool = False) -> bytes:
         """All of it, for HTTP/1.``minor``; unless ``keep_alive`` is false, the connection stays open."""
-        body = self._body
+        body = self.body
         length = len(body) if isinstance(body, bytes) else sum(map(len, body))
-        head = f"{_heads.get(self._status, self._content_type)}Content-Length: {length}\r\n"
-        for name, value in self._headers:
+        head = f"{_heads.get(self.status, self.content_type)}Content-Length: {length}\r\n"
+        for name, value in self.headers:
             head += f"{name}: {value}\r\n"
         if self.keep_alive is False:
             head += "Connection: close\r\n"
@@ -99,7 +90,7 @@ class Response:
 
 def problem_response(problem: Problem) -> Response:
     headers = tuple(problem.headers.items())
-    response = Response(problem.body(), status=problem.type.status, content_type=PROBLEM_JSON, headers=headers)
+    response = Response(problem.body(), PROBLEM_JSON, headers, problem.type.status)
     if problem.closes:
         response.force_close()
     return response
