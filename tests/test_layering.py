@@ -88,6 +88,7 @@ SHELLS: dict[str, str] = {
     "persistence/admission": "calls wait for room on the loop's futures",
     "persistence/async_handler": "runs async handlers in tasks",
     "persistence/entity": "runs handlers and delivers answers on the loop",
+    "persistence/plain_turns": "tells the entity's thread from others",
     "persistence/recovery": "reads the next page in a task while it folds one",
     "persistence/settling": "awaits the appends on their way",
     "persistence/snapshot_writer": "stores snapshots in a task of its own",

@@ -39,11 +39,12 @@ from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Kind, Progr
 from actorkit.persistence.declaration import EntityType
 from actorkit.persistence.events import Event
 from actorkit.persistence.gate import Answer, Gate
+from actorkit.persistence.plain_turns import PlainTurns, turn_in_progress
 from actorkit.persistence.records import Metadata, detached, encode_metadata, encode_outcome, encode_rejection
 from actorkit.persistence.services import EntityServices, ShardOwnership
 from actorkit.persistence.settling import Settling
 from actorkit.persistence.snapshots import SnapshotPolicy, append_digest, encode_snapshot
-from actorkit.persistence.turn import EntityTurn, PlainTurns, turn_in_progress
+from actorkit.persistence.turn import EntityTurn
 
 __all__ = ["Entity"]
 

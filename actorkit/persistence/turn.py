@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from actorkit.actor.turn import current_turn
 from actorkit.errors import CallingOutAfterEmit
 from actorkit.journal.protocols import NewEvent
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler
 
-__all__ = ["EntityTurn", "PlainTurns", "id_of_call_within", "turn_in_progress"]
+__all__ = ["EntityTurn", "id_of_call_within"]
 
 
 class EntityTurn(msgspec.Struct, eq=False):
@@ -59,39 +58,6 @@ class EntityTurn(msgspec.Struct, eq=False):
         self.calls_made += 1
         self.call.has_called = True
         return id_of_call_within(self.call.command_id, self.calls_made, target, handler, args)
-
-
-class PlainTurns:
-    """The turns of one entity's plain handlers, which stand in its context variables as one.
-
-    While a plain handler runs nothing else does. So its turn is noted here, without a new context for each, and is gone
-    when it ends: what it leaves behind, as a task, finds none.
-    """
-
-    __slots__ = ("now", "path", "stream")
-
-    def __init__(self, path: str, stream: str) -> None:
-        self.path = path
-        self.stream = stream
-        self.now: EntityTurn | None = None
-
-    def log_fields(self) -> dict[str, str]:
-        return {"actor": self.path, "entity": self.stream} if self.now is None else self.now.log_fields()
-
-    def hold(self, effect: Callable[[], None]) -> bool:
-        return self.now is not None and self.now.hold(effect)
-
-    def before_ask(self, target: str) -> None:
-        if self.now is not None:
-            self.now.before_ask(target)
-
-
-def turn_in_progress() -> EntityTurn | None:
-    """The turn of a persistent actor that runs here and is not over, if there is one."""
-    turn = current_turn.get()
-    if type(turn) is PlainTurns:
-        turn = turn.now
-    return turn if isinstance(turn, EntityTurn) and not turn.over else None
 
 
 def id_of_call_within(command_id: str, number: int, target: str, handler: Handler, args: tuple[Any, ...]) -> str:

@@ -22,8 +22,8 @@ from actorkit.persistence.actor import entity_type_of
 from actorkit.persistence.async_handler import RunningHandler
 from actorkit.persistence.calls import OUTSIDE, EntityCall, Handler, Origin, Progress
 from actorkit.persistence.declaration import EntityType
+from actorkit.persistence.plain_turns import turn_in_progress
 from actorkit.persistence.services import EntityServices
-from actorkit.persistence.turn import turn_in_progress
 from actorkit.sharding.entities import Entities, Slot
 from actorkit.sharding.leases import Leases
 from actorkit.sharding.settings import ShardingSettings

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import gc
+import threading
+from contextvars import copy_context
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -22,6 +25,7 @@ from actorkit import (
     field,
     query,
 )
+from actorkit.persistence.calls import EntityCall
 from tests.persistence.actors import Account, AccountState, Busy, Noted, Put, Taken
 from tests.persistence.interleaving import outcome, start
 from tests.persistence.kit import Nodes, eventually, turns
@@ -56,6 +60,18 @@ class Shelf(PersistentActor[Items, Added], name="interleavings.shelf"):
     def items(self) -> list[str]:
         return self.state.items
 
+    @query
+    async def items_later(self) -> list[str]:
+        return self.state.items
+
+
+class Threads:
+    """What the leaky one's thread and its handlers tell each other."""
+
+    begin: ClassVar = threading.Event()
+    ended: ClassVar = threading.Event()
+    errors: ClassVar[list[str]] = []
+
 
 class Leaky(PersistentActor[Items, Added], name="interleavings.leaky"):
     """Leaves tasks behind."""
@@ -71,6 +87,28 @@ class Leaky(PersistentActor[Items, Added], name="interleavings.leaky"):
     @command
     async def leak_from_a_task(self) -> None:
         Busy.waiting["task"] = asyncio.ensure_future(self._later())
+
+    def _in_a_thread(self) -> None:
+        assert Threads.begin.wait(10)
+        try:
+            self.emit(Added("leaked"))
+        except RuntimeError as error:
+            Threads.errors.append(str(error))
+        finally:
+            Threads.ended.set()
+
+    @command
+    def leak_to_a_thread(self) -> None:
+        # As asyncio.to_thread does it.
+        threading.Thread(target=copy_context().run, args=(self._in_a_thread,)).start()
+
+    @command
+    def add_beside_the_thread(self) -> list[str]:
+        self.emit(Added("first"))
+        Threads.begin.set()
+        assert Threads.ended.wait(10)
+        self.emit(Added("second"))
+        return self.state.items
 
     @command
     async def add_slowly(self, gate: str) -> list[str]:
@@ -94,6 +132,28 @@ async def test_a_task_that_a_handler_left_behind_emits_nothing_into_another_comm
     Busy.go("slow")
     assert await slow == ["first", "second"]
     assert len(await journal.inner.read_stream("interleavings.leaky/l", after=0, limit=9)) == 2
+
+
+async def test_a_thread_that_a_handler_left_behind_emits_nothing_into_another_command(nodes: Nodes) -> None:
+    journal = nodes.journal()
+    system = await nodes.start(journal)
+    leaky = system.get(Leaky, "t")
+    await leaky.leak_to_a_thread()
+    assert await leaky.add_beside_the_thread() == ["first", "second"]
+    assert ["not for tasks that outlive them" in error for error in Threads.errors] == [True]
+    assert len(await journal.inner.read_stream("interleavings.leaky/t", after=0, limit=9)) == 2
+
+
+async def test_an_entity_keeps_nothing_of_its_last_call(nodes: Nodes) -> None:
+    system = await nodes.start(nodes.journal())
+    shelf = system.get(Shelf, "tidy")
+    await shelf.add("a")
+    assert await shelf.items() == ["a"]
+    assert await shelf.items_later() == ["a"]
+    await turns()
+    gc.collect()
+    calls = [each for each in gc.get_objects() if isinstance(each, EntityCall)]
+    assert [call for call in calls if call.pid.id == "tidy"] == []
 
 
 async def test_details_of_a_refusal_share_nothing_with_the_state(nodes: Nodes) -> None:
