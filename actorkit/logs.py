@@ -1,9 +1,9 @@
 """Structured logs: one line is one event with fields, and every line of a turn says whose turn it was.
 
 ``current`` holds the fields of whatever is being handled. It is a context variable, so it follows a handler through its
-awaits and never reaches another actor's lines. The runtime sets it once per actor; a persistent actor sets it again for
-each command. ``configure`` installs the processor that reads it; applications with a structlog set-up of their own add
-``turn_fields`` to their processors.
+awaits and never reaches another actor's lines. The runtime sets it once per actor; what stands there for a persistent
+actor knows the command that is being handled. ``configure`` installs the processor that reads it; applications with a
+structlog set-up of their own add ``turn_fields`` to their processors.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """One connection: aiohttp's protocol, with problems for what is not even HTTP, and a short cut for most requests.
 
 aiohttp wakes a task for each request, makes a request and a writer, and runs the handler in a second task. That costs
-more than all that the gateway does. So a request that has arrived entirely while the connection is idle, for a fixed
-path and with nothing unusual about it, is answered without them: at once where its handler answers at once, else by one
-task. Where its head has come before, byte by byte, it is not even parsed again. Whatever is not so (bodies in pieces,
-pipelined requests, HTTP/1.0, ``Expect``, streams, what is malformed, a client that does not read) goes aiohttp's way,
-and so does everything where aiohttp's inside is not as it is known here.
+more than all that the gateway does. So a request that has arrived entirely while the connection is idle (or about to
+be), for a fixed path and with nothing unusual about it, is answered without them: at once where its handler answers at
+once, else by one task. Where its head has come before, byte by byte, it is not even parsed again. Whatever is not so
+(bodies in pieces, pipelined requests, HTTP/1.0, ``Expect``, streams, what is malformed, a client that does not read)
+goes aiohttp's way, and so does everything where aiohttp's inside is not as it is known here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = structlog.get_logger("actorkit.gateway")
 _INSIDE: Final = (
     *("_parser", "_messages", "_waiter", "_paused", "_reading_paused", "_keepalive_timeout"),
     *("_next_keepalive_close_time", "_process_keepalive", "_request_in_progress", "_handler_waiter"),
-    *("_pause_transport_reading", "_resume_transport_reading"),
+    *("_pause_transport_reading", "_resume_transport_reading", "_force_close"),
 )
 """What the short cut needs to know of aiohttp's protocol."""
 _KNOWN_INSIDE: Final = all(hasattr(web.RequestHandler, name) for name in _INSIDE)
@@ -44,17 +44,19 @@ _NO_PARTS: Final = (b"", b"", b"")
 class Connection(web.RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_answering", "_between", "_held", "_lost", "_turn", "gateway", "short_cuts")
+    __slots__ = ("_answering", "_between", "_held", "_looking", "_lost", "_pending", "gateway", "short_cuts")
 
     def __init__(self, manager: web.Server, gateway: Gateway, **options: Any) -> None:
         super().__init__(manager, **options)
         self.gateway = gateway
-        self._answering: Pending[Any, Any] | asyncio.Future[Any] | asyncio.Handle | None = None
-        """What has to be over before anything else that arrives is looked at."""
-        self._turn: Turn
-        """Of the request that is ``Pending``."""
+        self._answering: asyncio.Future[Any] | None = None
+        """What the request waits for that has taken the short cut and has to wait."""
+        self._pending: tuple[Turn, Pending[Any, Any]] | None = None
+        """That request, if it waits for one call only. An idle connection keeps nothing of its last one."""
+        self._looking: asyncio.Handle | None = None
+        """Looks at what has arrived while aiohttp was not waiting yet."""
         self._held = b""
-        """What has arrived meanwhile: one piece, since nothing is read after that."""
+        """What has arrived meanwhile, in either case: one piece, since nothing is read, or held, after that."""
         self._lost: Callable[[], None] | None = None
         self.short_cuts = 0
         """Requests that took it."""
@@ -73,7 +75,7 @@ class Connection(web.RequestHandler):
             self._lost()
 
     def _process_keepalive(self) -> None:
-        if self._answering is not None:
+        if self._answering is not None or self._looking is not None:
             # aiohttp knows nothing of this request, and would take the connection for an idle one.
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
@@ -81,6 +83,10 @@ class Connection(web.RequestHandler):
     # -------------------------------------------------------------------------------------------------- the short cut
 
     def data_received(self, data: bytes) -> None:
+        if self._looking is not None and data:
+            # Pieces stay apart, since what is malformed takes all of its piece with it.
+            self._looking.cancel()
+            self._look_again()
         if self._answering is not None:
             if data:
                 self._held += data
@@ -94,27 +100,26 @@ class Connection(web.RequestHandler):
                 self._handle(self.gateway.handle_known, head.route, turn, body)
                 return
             if data and self._waiter is None and not self._messages and not self._request_in_progress:
-                # aiohttp has answered, and a turn of the loop later it waits for the next request again. Without this
-                # a quick client would find it on its way, each time.
+                # aiohttp has heard of the client, or has answered it, and waits for a request only a turn of the loop
+                # later. A quick client would find it on its way each time, and never get the short cut.
                 self._held = data
-                self._answering = self._loop.call_soon(self._look_again)
+                self._looking = self._loop.call_soon(self._look_again)
                 return
         super().data_received(data)
 
     def _look_again(self) -> None:
-        self._answering = None
+        self._looking = None
         held, self._held = self._held, b""
-        self._resume_transport_reading()
-        if not self._awaits_request:
+        if self._awaits_request:
+            self.data_received(held)
+        else:
             # It does something else, and gets what has arrived.
             super().data_received(held)
-        else:
-            self.data_received(held)
 
     def feed(self, parse: Callable[[bytes], Any], data: bytes) -> Any:
         """What aiohttp gets to see of what ``parse`` finds: messages, whether the connection is upgraded, what is left.
 
-        A request that takes the short cut is none of its business.
+        A request that takes the short cut is none of its business: then it is ``_NOTHING``.
         """
         parsed = parse(data)
         messages = parsed[0]
@@ -176,8 +181,8 @@ class Connection(web.RequestHandler):
             if not isinstance(handled, Answer):
                 self._request_in_progress = True
                 if isinstance(handled, Pending):
-                    self._answering = handled
-                    self._turn = turn
+                    self._pending = turn, handled
+                    self._answering = handled.call
                     handled.call.add_done_callback(self._replied)
                 else:
                     self._answering = self._loop.create_task(self._finish(turn, handled))
@@ -189,8 +194,9 @@ class Connection(web.RequestHandler):
         self._send(response)
 
     def _replied(self, _: asyncio.Future[Any]) -> None:
-        turn = self._turn
-        pending: Any = self._answering
+        assert self._pending is not None
+        turn, pending = self._pending
+        self._pending = None
         response: Response | EventStream
         try:
             response = turn.answered(pending.answer())

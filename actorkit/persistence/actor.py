@@ -63,7 +63,10 @@ class EntityContext:
 
     @property
     def log(self) -> Any:
-        """A structlog logger; its lines carry the entity, the command and the trace."""
+        """A structlog logger; a handler's lines carry the entity, the command and the trace.
+
+        Those of tasks, callbacks and threads that outlive a plain handler carry the entity only.
+        """
         return self._entity.context.log
 
     def once(

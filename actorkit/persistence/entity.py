@@ -163,7 +163,9 @@ class Entity(Actor[Any]):
     def _crashed(self, call: EntityCall, error: Exception) -> None:
         """Something other than the handler has failed: the entity finds out what is true, then goes on."""
         self._turn = None
-        self.context.log.critical("entity.crashed", entity=self.stream, handler=call.handler.name, exc_info=error)
+        self.context.log.critical(
+            "entity.crashed", entity=self.stream, handler=call.handler.name, command=call.command_id, exc_info=error
+        )
         call.give_up(f"the entity crashed with {error!r}")
         self.settling.fail(doubt=True)
 
@@ -201,21 +203,26 @@ class Entity(Actor[Any]):
         if handler.is_async:
             return begin(self, call, turn)
         turns.now = turn
+        try:
+            self._run_plain(call, turn)
+        finally:
+            turns.now = None
+        return None
+
+    def _run_plain(self, call: EntityCall, turn: EntityTurn) -> None:
         rejected: Rejected | None = None
         reply: Any = None
         error: Exception | None = None
         try:
-            reply = handler.invoke(self.actor, *call.args)
+            reply = call.handler.invoke(self.actor, *call.args)
         except Rejected as refusal:
             rejected = refusal
         except asyncio.CancelledError:
             error = RuntimeError("the handler raised CancelledError, which it got from something that was cancelled")
         except Exception as raised:  # noqa: BLE001 - a handler may raise anything; its caller is told
             error = raised
-        finally:
-            turns.now = None
+        # Though it is over, it is still this turn: what is logged about its end names its command.
         self.conclude(call, turn, reply, rejected, error)
-        return None
 
     def cancelled(self, call: EntityCall, turn: EntityTurn) -> None:
         """The node stops without waiting any longer: what the handler emitted is not kept."""

@@ -33,8 +33,9 @@ class PlainTurns:
 
     @property
     def here(self) -> EntityTurn | None:
-        """The turn in progress, if it is one of whoever asks."""
-        return self.now if get_ident() == self._thread else None
+        """The turn in progress, unless another thread asks, which an earlier one may have started."""
+        turn = self.now
+        return turn if turn is not None and get_ident() == self._thread else None
 
     def log_fields(self) -> dict[str, str]:
         turn = self.here

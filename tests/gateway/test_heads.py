@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from actorkit.errors import Rejected
 from actorkit.gateway.connection import Connection
-from actorkit.gateway.handlers import Answer, Endpoint, Incoming, Pending
+from actorkit.gateway.handlers import Answer, Endpoint, Incoming, Pending, Turn
 from actorkit.gateway.heads import Head, Heads
 from actorkit.gateway.inputs import BearerTokens
 from actorkit.gateway.problems import OVERLOADED, Problem
@@ -223,6 +224,26 @@ async def test_what_comes_in_pieces_while_aiohttp_comes_back_is_put_together() -
         connection.data_received(_PLAIN)
         connection.connection_lost(None)
         assert await settled(transport) == b""
+
+
+async def test_what_is_malformed_takes_nothing_with_it_that_came_before() -> None:
+    async with Gone() as service:
+        connection, transport = service.connection()
+        connection.data_received(_PLAIN)  # held until aiohttp waits
+        connection.data_received(b"no HTTP\r\n\r\n")
+        answered = await settled(transport)
+        assert re.findall(rb"HTTP/1.1 (\d+)", answered) == [b"200", b"400"]
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_request() -> None:
+    async with Gone() as service:
+        connection, transport = service.connection()
+        await asyncio.sleep(0)
+        connection.data_received(request('{"text":"a"}', path="/call"))
+        service.calls.pop().set_result("it is")
+        assert (await settled(transport)).endswith(b"it is")
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, Turn)] == []
 
 
 @pytest.mark.parametrize(
