@@ -239,11 +239,12 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_request() -> None:
     async with Gone() as service:
         connection, transport = service.connection()
         await asyncio.sleep(0)
-        connection.data_received(request('{"text":"a"}', path="/call"))
+        connection.data_received(request('{"text":"a"}', path="/call", headers="X-Whose: tidy\r\n"))
         service.calls.pop().set_result("it is")
         assert (await settled(transport)).endswith(b"it is")
         gc.collect()
-        assert [each for each in gc.get_objects() if isinstance(each, Turn)] == []
+        turns = [each for each in gc.get_objects() if isinstance(each, Turn)]
+        assert [turn for turn in turns if turn.headers.get("X-Whose") == "tidy"] == []
 
 
 @pytest.mark.parametrize(
