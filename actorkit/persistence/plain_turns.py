@@ -1,7 +1,7 @@
 """The turns of plain handlers (a shell): whose turn it is, without a context variable to be set for each.
 
-A context variable that is set for each command is not cheap (``bench/README.md``), and the entity's context would keep the
-turn, with the call and all that belongs to it, until the next command.
+A context variable that is set for each command is not cheap (``bench/README.md``), and the entity's context would keep
+the turn, with the call and all that belongs to it, until the next command.
 """
 
 from __future__ import annotations
